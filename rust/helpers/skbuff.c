@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <net/sock.h>
+
+struct sk_buff_head *xenvmc_helper_sk_receive_queue(struct sock *sk)
+{
+	return &sk->sk_receive_queue;
+}
+
+struct sk_buff *xenvmc_helper_skb_peek(const struct sk_buff_head *list)
+{
+	return skb_peek(list);
+}
+
+struct sk_buff *xenvmc_helper_skb_peek_next(struct sk_buff *skb, const struct sk_buff_head *list)
+{
+	return skb_peek_next(skb, list);
+}
+
+void xenvmc_helper_skb_queue_first(struct sk_buff_head *list, struct sk_buff *skb)
+{
+	__skb_queue_head(list, skb);
+}
+
+void xenvmc_helper___skb_queue_after(struct sk_buff_head *list, struct sk_buff *prev, struct sk_buff *skb)
+{
+	__skb_queue_after(list, prev, skb);
+}
+
+struct sk_buff *xenvmc_helper_alloc_skb(unsigned int size, gfp_t flags)
+{
+	return alloc_skb(size, flags);
+}
+
+int xenvmc_helper_pskb_trim(struct sk_buff *skb, unsigned int len)
+{
+	return pskb_trim(skb, len);
+}
+
+void xenvmc_helper_kfree_skb(struct sk_buff *skb)
+{
+	kfree_skb(skb);
+}

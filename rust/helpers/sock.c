@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <net/sock.h>
+
+void xenvmc_helper_sock_hold(struct sock *sk)
+{
+	sock_hold(sk);
+}
+
+void xenvmc_helper_sock_put(struct sock *sk)
+{
+	sock_put(sk);
+}
+
+bool xenvmc_helper_sock_hold_not_zero(struct sock *sk)
+{
+	return refcount_inc_not_zero(&sk->sk_refcnt);
+}
+
+void xenvmc_helper_lock_sock(struct sock *sk)
+{
+	lock_sock(sk);
+}
+
+bool xenvmc_helper_sock_flag(const struct sock *sk, enum sock_flags flag)
+{
+	return sock_flag(sk, flag);
+}
+
+int xenvmc_helper_sock_rcvlowat(const struct sock *sk, int waitall, int len)
+{
+	return sock_rcvlowat(sk, waitall, len);
+}
+
+long xenvmc_helper_sock_rcvtimeo(const struct sock *sk, bool noblock)
+{
+	return sock_rcvtimeo(sk, noblock);
+}
+
+long xenvmc_helper_sock_sndtimeo(const struct sock *sk, bool noblock)
+{
+	return sock_sndtimeo(sk, noblock);
+}
+
+int xenvmc_helper_sock_intr_errno(long timeo)
+{
+	return sock_intr_errno(timeo);
+}
+
+wait_queue_head_t *xenvmc_helper_sk_sleep(struct sock *sk)
+{
+	return sk_sleep(sk);
+}
+
+bool xenvmc_helper_sk_has_sleeper(struct sock *sk)
+{
+	return skwq_has_sleeper(rcu_dereference_check(sk->sk_wq, 1));
+}
+
+bool xenvmc_helper_sk_lock_has_waiter(struct sock *sk)
+{
+	return waitqueue_active(&sk->sk_lock.wq);
+}
+
+void xenvmc_helper_sk_set_nospace(struct sock *sk)
+{
+	set_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
+}
+
+void xenvmc_helper_sk_set_async_nospace(struct sock *sk)
+{
+	sk_set_bit(SOCKWQ_ASYNC_NOSPACE, sk);
+}
+
+void xenvmc_helper_sk_clear_async_nospace(struct sock *sk)
+{
+	sk_clear_bit(SOCKWQ_ASYNC_NOSPACE, sk);
+}
+
+void xenvmc_helper_sk_data_ready(struct sock *sk)
+{
+	READ_ONCE(sk->sk_data_ready)(sk);
+}
+
+void xenvmc_helper_sk_write_space(struct sock *sk)
+{
+	READ_ONCE(sk->sk_write_space)(sk);
+}
+
+void xenvmc_helper_sk_wake(struct sock *sk)
+{
+	wake_up_interruptible_poll(sk_sleep(sk), EPOLLIN | EPOLLOUT);
+}
+
+struct net *xenvmc_helper_sock_net(const struct sock *sk)
+{
+	return sock_net(sk);
+}
+
+bool xenvmc_helper_sk_is_kernel(const struct sock *sk)
+{
+	return sk->sk_kern_sock;
+}
+
+bool xenvmc_helper_sk_is_tcp_protocol(const struct sock *sk)
+{
+	return sk->sk_protocol == IPPROTO_TCP && sk->sk_type == SOCK_STREAM;
+}
+
+bool xenvmc_helper_sk_has_ipsec_policy(const struct sock *sk)
+{
+	return rcu_access_pointer(sk->sk_policy[0]) || rcu_access_pointer(sk->sk_policy[1]);
+}
+
+bool xenvmc_helper_sk_has_filter(const struct sock *sk)
+{
+	return rcu_access_pointer(sk->sk_filter);
+}
+
+bool xenvmc_helper_sk_is_paced(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_max_pacing_rate) != ~0UL;
+}
+
+bool xenvmc_helper_sk_has_timestamps(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_tsflags) || sock_flag(sk, SOCK_RCVTSTAMP);
+}
+
+const struct net_device *xenvmc_helper_sk_route_device(struct sock *sk)
+{
+	return __sk_dst_get(sk) ? __sk_dst_get(sk)->dev : NULL;
+}
+
+bool xenvmc_helper_sk_rmem_schedule(struct sock *sk, struct sk_buff *skb, int size)
+{
+	return sk_rmem_schedule(sk, skb, size);
+}
+
+void xenvmc_helper_skb_set_owner_r(struct sk_buff *skb, struct sock *sk)
+{
+	skb_set_owner_r(skb, sk);
+}
+
+bool xenvmc_helper_sk_in_init_net(const struct sock *sk)
+{
+	return net_eq(sock_net(sk), &init_net);
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <net/tcp.h>
+
+u32 xenvmc_helper_tcp_write_seq(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->write_seq);
+}
+
+u32 xenvmc_helper_tcp_copied_seq(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->copied_seq);
+}
+
+void xenvmc_helper_tcp_set_copied_seq(struct sock *sk, u32 seq)
+{
+	WRITE_ONCE(tcp_sk(sk)->copied_seq, seq);
+}
+
+u32 xenvmc_helper_tcp_rcv_nxt(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->rcv_nxt);
+}
+
+u32 xenvmc_helper_tcp_received_isn(const struct sock *sk)
+{
+	return tcp_sk(sk)->rcv_nxt - (u32)tcp_sk(sk)->bytes_received;
+}
+
+u32 xenvmc_helper_tcp_sent_isn(const struct sock *sk)
+{
+	return tcp_sk(sk)->snd_una - (u32)tcp_sk(sk)->bytes_acked;
+}
+
+bool xenvmc_helper_tcp_has_unsent(const struct sock *sk)
+{
+	return tcp_send_head(sk);
+}
+
+bool xenvmc_helper_tcp_has_urgent(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->urg_data);
+}
+
+bool xenvmc_helper_tcp_wants_inq(const struct sock *sk)
+{
+	return tcp_sk(sk)->recvmsg_inq;
+}
+
+bool xenvmc_helper_tcp_in_repair(const struct sock *sk)
+{
+	return tcp_sk(sk)->repair;
+}
+
+bool xenvmc_helper_tcp_has_ulp(const struct sock *sk)
+{
+	return inet_csk(sk)->icsk_ulp_ops;
+}
+
+bool xenvmc_helper_tcp_is_mptcp(const struct sock *sk)
+{
+	return sk_is_mptcp(sk);
+}
+
+bool xenvmc_helper_tcp_is_signed(const struct sock *sk)
+{
+	return rcu_access_pointer(tcp_sk(sk)->md5sig_info) || rcu_access_pointer(tcp_sk(sk)->ao_info);
+}
+
+bool xenvmc_helper_tcp_is_corked(const struct sock *sk)
+{
+	return tcp_sk(sk)->nonagle & TCP_NAGLE_CORK;
+}
+
+struct tcp_skb_cb *xenvmc_helper_tcp_skb_cb(struct sk_buff *skb)
+{
+	return TCP_SKB_CB(skb);
+}

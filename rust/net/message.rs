@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The message of one socket call: what is to be sent, or where received bytes go.
+//!
+//! C headers: `include/linux/socket.h`, `include/linux/uio.h`.
+
+use kernel::ffi::c_int;
+use kernel::iov::{
+    IovIterDest,
+    IovIterSource, //
+};
+use net_sys as bindings;
+
+/// The flags of one send or receive call (`MSG_*`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flags(u32);
+
+impl Flags {
+    /// MSG_DONTWAIT: do not block.
+    pub const DONTWAIT: Self = Self(bindings::MSG_DONTWAIT);
+    /// MSG_PEEK: leave the data where it is.
+    pub const PEEK: Self = Self(bindings::MSG_PEEK);
+    /// MSG_WAITALL: wait for the whole length.
+    pub const WAITALL: Self = Self(bindings::MSG_WAITALL);
+    /// MSG_TRUNC: throw the data away.
+    pub const TRUNC: Self = Self(bindings::MSG_TRUNC);
+    /// MSG_OOB: urgent data.
+    pub const OOB: Self = Self(bindings::MSG_OOB);
+    /// MSG_ERRQUEUE: the error queue.
+    pub const ERRQUEUE: Self = Self(bindings::MSG_ERRQUEUE);
+    /// MSG_ZEROCOPY: completion by notification.
+    pub const ZEROCOPY: Self = Self(bindings::MSG_ZEROCOPY);
+    /// MSG_SOCK_DEVMEM: data stays in device memory.
+    pub const DEVMEM: Self = Self(bindings::MSG_SOCK_DEVMEM);
+    /// MSG_FASTOPEN: data with the SYN.
+    pub const FASTOPEN: Self = Self(bindings::MSG_FASTOPEN);
+
+    pub(crate) fn from_raw(flags: c_int) -> Self {
+        Self(flags as u32)
+    }
+
+    pub(crate) fn as_raw(self) -> c_int {
+        self.0 as c_int
+    }
+
+    /// Whether any of `other`'s flags is set.
+    pub fn any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Returns the flags of both.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Returns the flags as the kernel has them.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+/// A message on its way through a socket call; alive for that call.
+///
+/// # Invariants
+///
+/// `raw` is valid, and ours alone for the life of this object.
+pub struct Message<'a> {
+    raw: &'a mut bindings::msghdr,
+}
+
+impl Message<'_> {
+    /// Wraps the message of a socket call.
+    ///
+    /// # Safety
+    ///
+    /// `raw` must be the valid `msghdr` of a call in progress, and used by nobody else while this object lives.
+    pub(crate) unsafe fn from_raw(raw: *mut bindings::msghdr) -> Self {
+        Self {
+            // SAFETY: the caller's promise.
+            raw: unsafe { &mut *raw },
+        }
+    }
+
+    pub(crate) fn as_ptr(&mut self) -> *mut bindings::msghdr {
+        self.raw
+    }
+
+    /// Returns the flags of the message itself: those of a send call.
+    pub fn flags(&self) -> Flags {
+        Flags(self.raw.msg_flags)
+    }
+
+    /// Takes MSG_SPLICE_PAGES away: the pages are copied, not taken.
+    pub fn copy_spliced_pages(&mut self) {
+        self.raw.msg_flags &= !bindings::MSG_SPLICE_PAGES;
+    }
+
+    /// Whether control messages came with the data.
+    pub fn has_control(&self) -> bool {
+        self.raw.msg_controllen != 0
+    }
+
+    /// Returns how many bytes are left to send or to fill.
+    pub fn len(&self) -> usize {
+        // SAFETY: `count` is plain data in each kind of iterator.
+        unsafe { self.raw.msg_iter.__bindgen_anon_1.__bindgen_anon_1.as_ref().count }
+    }
+
+    /// Whether nothing is left to send or to fill.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the bytes to send, for a send call; [`None`] for a receive call.
+    pub fn source(&mut self) -> Option<&mut IovIterSource<'_>> {
+        if self.raw.msg_iter.data_source != (bindings::ITER_SOURCE != 0) {
+            return None;
+        }
+        // SAFETY: valid for as long as `self` is borrowed, and a source.
+        Some(unsafe { IovIterSource::from_raw(&raw mut self.raw.msg_iter) })
+    }
+
+    /// Returns the buffers to fill, for a receive call; [`None`] for a send call.
+    pub fn dest(&mut self) -> Option<&mut IovIterDest<'_>> {
+        if self.raw.msg_iter.data_source != (bindings::ITER_DEST != 0) {
+            return None;
+        }
+        // SAFETY: valid for as long as `self` is borrowed, and a destination.
+        Some(unsafe { IovIterDest::from_raw(&raw mut self.raw.msg_iter) })
+    }
+
+    /// Runs `f` on the first `limit` bytes of the message; what `f` leaves of them is there again afterwards.
+    pub fn limited<R>(&mut self, limit: usize, f: impl FnOnce(&mut Self) -> R) -> R {
+        let whole = self.len();
+        let hidden = whole.saturating_sub(limit);
+        self.set_len(whole - hidden);
+        let result = f(self);
+        self.set_len(self.len() + hidden);
+        result
+    }
+
+    fn set_len(&mut self, len: usize) {
+        // SAFETY: as in `len`; the count never exceeds what the iterator was made with.
+        unsafe {
+            self.raw
+                .msg_iter
+                .__bindgen_anon_1
+                .__bindgen_anon_1
+                .as_mut()
+                .count = len;
+        }
+    }
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The C entry points of an adopted socket: what stands in its `struct proto`.
+//!
+//! Each is: find the [`Adopted`], call the method of the [`Connection`], map the result, and TCP's own method where that
+//! has to act as well. A method that finds the socket given back meanwhile calls the table that it found instead.
+
+use crate::adopted::{
+    Adopted,
+    Connection, //
+};
+use crate::message::{
+    Flags,
+    Message, //
+};
+use crate::socket::Shutdown;
+use kernel::ffi::{
+    c_int,
+    c_long,
+    c_uint, //
+};
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use net_sys as bindings;
+
+/// Puts our methods into a copy of a socket's table.
+pub(crate) fn replace<C: Connection>(proto: &mut bindings::proto) {
+    proto.sendmsg = Some(sendmsg::<C>);
+    proto.recvmsg = Some(recvmsg::<C>);
+    proto.close = Some(close::<C>);
+    proto.shutdown = Some(shutdown::<C>);
+    proto.disconnect = Some(disconnect::<C>);
+    proto.destroy = Some(destroy::<C>);
+    proto.release_cb = Some(release_cb::<C>);
+    proto.ioctl = Some(ioctl::<C>);
+    proto.setsockopt = Some(setsockopt::<C>);
+    proto.getsockopt = Some(getsockopt::<C>);
+    proto.psock_update_sk_prot = Some(psock_update_sk_prot::<C>);
+    proto.sock_is_readable = Some(sock_is_readable::<C>);
+    proto.stream_memory_free = Some(stream_memory_free::<C>);
+}
+
+/// Whether a table is one that [`replace`] made.
+///
+/// # Safety
+///
+/// `proto` must point at a valid table.
+pub(crate) unsafe fn is_ours<C: Connection>(proto: *const bindings::proto) -> bool {
+    let ours: unsafe extern "C" fn(*mut bindings::sock) = destroy::<C>;
+    // SAFETY: valid by the caller's promise.
+    unsafe { (*proto).destroy }.is_some_and(|found| found as usize == ours as usize)
+}
+
+/// Calls a method of a table; where it has none, gives the default value (nothing done, zero, false).
+macro_rules! call {
+    ($proto:expr, $method:ident ( $($argument:expr),* )) => {
+        match (*$proto).$method {
+            Some(method) => method($($argument),*),
+            None => Default::default(),
+        }
+    };
+}
+
+/// Calls `sendmsg` of a table.
+///
+/// # Safety
+///
+/// `proto` must be a valid table for the live socket `sk`, `msg` a valid message for sending.
+pub(crate) unsafe fn call_sendmsg(
+    proto: *const bindings::proto,
+    sk: *mut bindings::sock,
+    msg: *mut bindings::msghdr,
+    len: usize,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { call!(proto, sendmsg(sk, msg, len)) }
+}
+
+/// Calls `recvmsg` of a table.
+///
+/// # Safety
+///
+/// `proto` must be a valid table for the live socket `sk`, `msg` a valid message for receiving.
+pub(crate) unsafe fn call_recvmsg(
+    proto: *const bindings::proto,
+    sk: *mut bindings::sock,
+    msg: *mut bindings::msghdr,
+    len: usize,
+    flags: Flags,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { call!(proto, recvmsg(sk, msg, len, flags.as_raw())) }
+}
+
+fn to_int(result: Result<usize>) -> c_int {
+    match result {
+        Ok(bytes) => c_int::try_from(bytes).unwrap_or(c_int::MAX),
+        Err(error) => error.to_errno(),
+    }
+}
+
+/// Finds the adopted socket and takes a reference, so that the caller may sleep.
+///
+/// # Safety
+///
+/// As [`Adopted::of`].
+unsafe fn enter<C: Connection>(
+    sk: *mut bindings::sock,
+) -> core::result::Result<Arc<Adopted<C>>, *const bindings::proto> {
+    // SAFETY: the caller's promise; no sleep before the reference is taken.
+    unsafe { Adopted::<C>::of(sk) }.map(Arc::from)
+}
+
+unsafe extern "C" fn sendmsg<C: Connection>(
+    sk: *mut bindings::sock,
+    msg: *mut bindings::msghdr,
+    len: usize,
+) -> c_int {
+    // SAFETY: called by the socket layer as a method of the live socket `sk`.
+    match unsafe { enter::<C>(sk) } {
+        // SAFETY: `msg` is a message for sending, ours for the call.
+        Ok(adopted) => to_int(C::sendmsg(&adopted, &mut unsafe {
+            Message::from_raw(msg)
+        })),
+        // SAFETY: the table that the socket has now, with the caller's own arguments.
+        Err(proto) => unsafe { call_sendmsg(proto, sk, msg, len) },
+    }
+}
+
+unsafe extern "C" fn recvmsg<C: Connection>(
+    sk: *mut bindings::sock,
+    msg: *mut bindings::msghdr,
+    len: usize,
+    flags: c_int,
+) -> c_int {
+    let flags = Flags::from_raw(flags);
+    // SAFETY: as in `sendmsg`.
+    match unsafe { enter::<C>(sk) } {
+        // SAFETY: `msg` is a message for receiving, ours for the call.
+        Ok(adopted) => to_int(C::recvmsg(
+            &adopted,
+            &mut unsafe { Message::from_raw(msg) },
+            flags,
+        )),
+        // SAFETY: as in `sendmsg`.
+        Err(proto) => unsafe { call_recvmsg(proto, sk, msg, len, flags) },
+    }
+}
+
+unsafe extern "C" fn close<C: Connection>(sk: *mut bindings::sock, timeout: c_long) {
+    // SAFETY: as in `sendmsg`.
+    let proto = match unsafe { enter::<C>(sk) } {
+        Ok(adopted) => {
+            C::closing(&adopted);
+            adopted.original()
+        }
+        Err(proto) => proto,
+    };
+    // SAFETY: a table of the socket, with the caller's own arguments.
+    unsafe { call!(proto, close(sk, timeout)) }
+}
+
+unsafe extern "C" fn shutdown<C: Connection>(sk: *mut bindings::sock, how: c_int) {
+    // SAFETY: called with the socket lock held.
+    let proto = match unsafe { Adopted::<C>::of(sk) } {
+        Ok(adopted) => {
+            // SAFETY: `inet_shutdown` holds the socket lock.
+            let mut guard = unsafe { adopted.assume_locked() };
+            C::shutting_down(&mut guard, Shutdown::from_raw(how as u8));
+            adopted.original()
+        }
+        Err(proto) => proto,
+    };
+    // SAFETY: as in `close`.
+    unsafe { call!(proto, shutdown(sk, how)) }
+}
+
+unsafe extern "C" fn disconnect<C: Connection>(sk: *mut bindings::sock, flags: c_int) -> c_int {
+    // SAFETY: called with the socket lock held.
+    let proto = match unsafe { enter::<C>(sk) } {
+        Ok(adopted) => {
+            // The table goes first: a disconnected socket may listen, and its children would inherit ours.
+            // SAFETY: the caller holds the socket lock.
+            unsafe { adopted.assume_locked() }.restore();
+            adopted.original()
+        }
+        Err(proto) => proto,
+    };
+    // SAFETY: as in `close`.
+    unsafe { call!(proto, disconnect(sk, flags)) }
+}
+
+unsafe extern "C" fn destroy<C: Connection>(sk: *mut bindings::sock) {
+    // SAFETY: the socket is dead and nobody else uses it; the reference that the socket owns outlives this call by a
+    // grace period.
+    let proto = match unsafe { Adopted::<C>::of(sk) } {
+        Ok(adopted) => {
+            // SAFETY: a dead socket is in use by nobody else; its destroyer holds its lock or the last reference.
+            unsafe { adopted.assume_locked() }.restore();
+            adopted.original()
+        }
+        Err(proto) => proto,
+    };
+    // SAFETY: as in `close`.
+    unsafe { call!(proto, destroy(sk)) }
+}
+
+unsafe extern "C" fn release_cb<C: Connection>(sk: *mut bindings::sock) {
+    // SAFETY: called with the socket lock held, both spinlock and ownership.
+    let proto = match unsafe { Adopted::<C>::of(sk) } {
+        Ok(adopted) => {
+            // SAFETY: see above.
+            C::releasing(&mut unsafe { adopted.assume_locked() });
+            adopted.original()
+        }
+        Err(proto) => proto,
+    };
+    // SAFETY: as in `close`.
+    unsafe { call!(proto, release_cb(sk)) }
+}
+
+unsafe extern "C" fn ioctl<C: Connection>(
+    sk: *mut bindings::sock,
+    command: c_int,
+    argument: *mut c_int,
+) -> c_int {
+    // SAFETY: as in `sendmsg`.
+    let (proto, unread) = match unsafe { enter::<C>(sk) } {
+        Ok(adopted) if command as u32 == bindings::SIOCINQ => {
+            (adopted.original(), C::unread(&adopted))
+        }
+        Ok(adopted) => (adopted.original(), 0),
+        Err(proto) => (proto, 0),
+    };
+    // SAFETY: as in `close`.
+    let result = unsafe { call!(proto, ioctl(sk, command, argument)) };
+    if result == 0 && unread > 0 {
+        let unread = c_int::try_from(unread).unwrap_or(c_int::MAX);
+        // SAFETY: the caller's buffer for the answer, which TCP has just written.
+        unsafe { *argument = (*argument).saturating_add(unread) };
+    }
+    result
+}
+
+unsafe extern "C" fn setsockopt<C: Connection>(
+    sk: *mut bindings::sock,
+    level: c_int,
+    name: c_int,
+    value: bindings::sockptr_t,
+    len: c_uint,
+) -> c_int {
+    // SAFETY: as in `sendmsg`.
+    let proto = match unsafe { enter::<C>(sk) } {
+        Ok(adopted) => {
+            C::option(&adopted, level, name);
+            adopted.original()
+        }
+        Err(proto) => proto,
+    };
+    // SAFETY: as in `close`.
+    unsafe { call!(proto, setsockopt(sk, level, name, value, len)) }
+}
+
+unsafe extern "C" fn getsockopt<C: Connection>(
+    sk: *mut bindings::sock,
+    level: c_int,
+    name: c_int,
+    value: *mut kernel::ffi::c_char,
+    len: *mut c_int,
+) -> c_int {
+    // SAFETY: as in `sendmsg`.
+    let proto = match unsafe { enter::<C>(sk) } {
+        Ok(adopted) => {
+            if level == bindings::SOL_TCP as i32
+                && name == bindings::TCP_ZEROCOPY_RECEIVE as i32
+            {
+                C::option(&adopted, level, name);
+            }
+            adopted.original()
+        }
+        Err(proto) => proto,
+    };
+    // SAFETY: as in `close`.
+    unsafe { call!(proto, getsockopt(sk, level, name, value, len)) }
+}
+
+unsafe extern "C" fn psock_update_sk_prot<C: Connection>(
+    sk: *mut bindings::sock,
+    psock: *mut bindings::sk_psock,
+    restore: bool,
+) -> c_int {
+    // SAFETY: called with the socket lock held.
+    let proto = match unsafe { enter::<C>(sk) } {
+        Ok(adopted) => {
+            // SAFETY: see above.
+            let mut guard = unsafe { adopted.assume_locked() };
+            if !C::may_enter_sockmap(&mut guard) {
+                return EBUSY.to_errno();
+            }
+            guard.restore();
+            // SAFETY: `psock` is the new one of this locked socket; it took our table for the socket's own.
+            unsafe { bindings::psock_set_proto(psock, adopted.original().cast_mut()) };
+            adopted.original()
+        }
+        Err(proto) => proto,
+    };
+    // SAFETY: as in `close`.
+    unsafe { call!(proto, psock_update_sk_prot(sk, psock, restore)) }
+}
+
+unsafe extern "C" fn sock_is_readable<C: Connection>(sk: *mut bindings::sock) -> bool {
+    // SAFETY: called as a method of a live socket; this section does not sleep.
+    match unsafe { Adopted::<C>::of(sk) } {
+        Ok(adopted) => C::is_readable(&adopted),
+        // SAFETY: as in `close`.
+        Err(proto) => unsafe { call!(proto, sock_is_readable(sk)) },
+    }
+}
+
+unsafe extern "C" fn stream_memory_free<C: Connection>(
+    sk: *const bindings::sock,
+    wake: c_int,
+) -> bool {
+    // SAFETY: as in `sock_is_readable`.
+    let proto = match unsafe { Adopted::<C>::of(sk.cast_mut()) } {
+        Ok(adopted) => match C::has_space(&adopted) {
+            Some(free) => return free,
+            None => adopted.original(),
+        },
+        Err(proto) => proto,
+    };
+    // SAFETY: as in `close`.
+    unsafe {
+        match (*proto).stream_memory_free {
+            Some(method) => method(sk, wake),
+            None => true,
+        }
+    }
+}
+
+/// Drops the reference of a socket that was given back, after the grace period.
+pub(crate) unsafe extern "C" fn drop_socket_reference<C: Connection>(
+    head: *mut bindings::callback_head,
+) {
+    // SAFETY: `head` is what `Guard::restore` queued, once.
+    drop(unsafe { Adopted::<C>::from_grace(head) });
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Blocking on a socket, as TCP's own methods do: on the socket's wait queue, interruptible.
+//!
+//! C header: `include/linux/wait.h`.
+
+use crate::adopted::{
+    Adopted,
+    Connection, //
+};
+use crate::socket::Socket;
+use kernel::ffi::c_long;
+use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Full,
+    Relaxed, //
+};
+use kernel::task::Task;
+use net_sys as bindings;
+
+/// Why a wait ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Woken {
+    /// The condition holds.
+    Ready,
+    /// The timeout ran out.
+    TimedOut,
+    /// A signal is pending. The call returns [`interrupted`] unless it has something to return.
+    Signal,
+}
+
+/// Returns the error of a call that a signal interrupted: restarted transparently where it would wait for ever, EINTR
+/// where it has a timeout (`sock_intr_errno`).
+pub fn interrupted(timeout: c_long) -> Error {
+    // SAFETY: no requirements.
+    Error::from_errno(unsafe { bindings::sock_intr_errno(timeout) })
+}
+
+/// Lets the current system call start again from the beginning, unseen by the program: the error to return.
+///
+/// Only for a call that has not transferred anything. Tasks that cannot restart (kernel threads, io_uring workers) get
+/// EAGAIN.
+pub fn restart() -> Error {
+    // SAFETY: concerns the current task only.
+    unsafe {
+        if !bindings::current_is_user() {
+            return EAGAIN;
+        }
+        bindings::restart_current_syscall();
+    }
+    Error::from_errno(-(bindings::ERESTARTNOINTR as i32))
+}
+
+impl<C: Connection> Adopted<C> {
+    /// Sleeps until `ready` says true, `timeout` (jiffies, updated) runs out, or a signal is pending.
+    ///
+    /// Process context, no lock held that a waker needs. Wakers change the state that `ready` looks at /before/ they wake,
+    /// and we are on the queue /before/ `ready` looks: nothing is missed.
+    pub fn wait(&self, timeout: &mut c_long, mut ready: impl FnMut() -> bool) -> Woken {
+        let sk = self.socket().as_ptr();
+        let mut entry = bindings::wait_queue_entry {
+            private: Task::current_raw().cast(),
+            func: Some(bindings::woken_wake_function),
+            ..Default::default()
+        };
+        self.sleepers.fetch_add(1, Full);
+        // SAFETY: the entry lives on this stack until it is removed below; the socket's queue is there for as long as a
+        // system call on it runs.
+        let queue = unsafe {
+            let queue = bindings::sk_sleep(sk);
+            bindings::add_wait_queue(queue, &mut entry);
+            queue
+        };
+        let woken = loop {
+            if ready() {
+                break Woken::Ready;
+            }
+            if *timeout == 0 {
+                break Woken::TimedOut;
+            }
+            if kernel::current!().signal_pending() {
+                break Woken::Signal;
+            }
+            // SAFETY: process context, an entry of `woken_wake_function` on a queue.
+            *timeout = unsafe {
+                bindings::wait_woken(&mut entry, bindings::TASK_INTERRUPTIBLE, *timeout)
+            };
+        };
+        // SAFETY: added above, to the same queue.
+        unsafe { bindings::remove_wait_queue(queue, &mut entry) };
+        self.sleepers.fetch_sub(1, Full);
+        woken
+    }
+
+    /// Wakes everybody who sleeps on the socket, in our methods or in TCP's. Process or softirq context.
+    pub fn wake_all(&self) {
+        let _rcu = kernel::sync::rcu::read_lock();
+        if self.socket().has_descriptor() {
+            // SAFETY: alive; the queue is protected by RCU.
+            unsafe { bindings::sk_wake(self.socket().as_ptr()) };
+        }
+    }
+
+    /// Returns how many tasks sleep in [`Self::wait`] now.
+    pub fn sleepers(&self) -> i32 {
+        self.sleepers.load(Relaxed)
+    }
+}
+
+impl Socket {
+    /// Returns how many sleepers of the kind that TCP's methods and ours are (`woken_wake_function`) are on the queue.
+    /// Any context.
+    pub(crate) fn count_woken_waiters(&self) -> i32 {
+        let _rcu = kernel::sync::rcu::read_lock();
+        if !self.has_descriptor() {
+            return 0;
+        }
+        let mut found = 0;
+        let woken: bindings::wait_queue_func_t = Some(bindings::woken_wake_function);
+        // SAFETY: alive, with a descriptor, so that there is a queue, which RCU protects. Its entries stay while its lock
+        // is held.
+        unsafe {
+            let queue = bindings::sk_sleep(self.as_ptr());
+            let flags = bindings::wait_queue_lock(queue);
+            let head = core::ptr::addr_of_mut!((*queue).head);
+            let mut next = (*head).next;
+            while next != head {
+                let entry = container_of!(next, bindings::wait_queue_entry, entry);
+                if (*entry).func.map(|f| f as usize) == woken.map(|f| f as usize) {
+                    found += 1;
+                }
+                next = (*next).next;
+            }
+            bindings::wait_queue_unlock(queue, flags);
+        }
+        found
+    }
+}

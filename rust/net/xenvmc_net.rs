@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Taking over TCP sockets: the only owner of `struct sock` in this project.
+//!
+//! The crate knows nothing of Xen, rings or peers. It offers
+//!
+//! * [`Socket`] and [`Locked`]: a socket, and a socket whose lock is held;
+//! * [`Adopted`]: a socket whose `sk_prot` is a copy of its own with some methods replaced by those of a [`Connection`];
+//! * [`StateProbe`]: a call for each TCP state change in this kernel;
+//! * [`inject`]: giving bytes back to TCP;
+//! * [`address`]: the addresses of the netfront devices, and changes of them.
+//!
+//! Reference: `Documentation/locking` and `Documentation/semantics` of this project; `net/ipv4/tcp.c`, `net/tls/tls_main.c`
+//! and `net/ipv4/tcp_bpf.c` of the kernel for how others do the same.
+
+#![deny(missing_docs)]
+
+pub mod address;
+mod adopted;
+mod eligible;
+mod grace;
+pub mod inject;
+pub mod lock;
+mod lookup;
+mod message;
+mod methods;
+mod registry;
+mod socket;
+mod splice;
+mod tracepoint;
+mod tuple;
+mod wait;
+
+pub use adopted::{
+    Adopted,
+    Connection,
+    Guard, //
+};
+pub use eligible::{
+    is_co_resident_route,
+    learn_callbacks,
+    needs_tcp,
+    why_not_adopt,
+    why_not_switch, //
+};
+pub use grace::{
+    after,
+    barrier,
+    AfterGrace,
+    synchronize, //
+};
+pub use lookup::find_established;
+pub use message::{
+    Flags,
+    Message, //
+};
+pub use registry::Registry;
+pub use socket::{
+    Locked,
+    Shutdown,
+    Socket, //
+};
+pub use tracepoint::{
+    StateHandler,
+    StateProbe,
+    TcpState, //
+};
+pub use tuple::{
+    Address,
+    Tuple, //
+};
+pub use wait::Woken;
+
+const __LOG_PREFIX: &[u8] = b"xenvmc\0";
