@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The C helpers of the crate xen_sys. Sorted alphabetically. */
+
+#include "helpers.h"
+
+#include "barrier.c"
+#include "grant_table.c"
+#include "hypercall.c"
+#include "mm.c"
+#include "page.c"
+#include "xen.c"
