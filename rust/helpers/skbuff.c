@@ -27,9 +27,9 @@ void xenvmc_helper___skb_queue_after(struct sk_buff_head *list, struct sk_buff *
 	__skb_queue_after(list, prev, skb);
 }
 
-struct sk_buff *xenvmc_helper_alloc_skb(unsigned int size, gfp_t flags)
+struct sk_buff *xenvmc_helper_alloc_skb_kernel(unsigned int size)
 {
-	return alloc_skb(size, flags);
+	return alloc_skb(size, GFP_KERNEL);
 }
 
 int xenvmc_helper_pskb_trim(struct sk_buff *skb, unsigned int len)

@@ -10,6 +10,7 @@ use kernel::ffi::{
     c_int,
     c_ulong, //
 };
+use kernel::container_of;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::types::Opaque;

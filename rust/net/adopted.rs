@@ -31,6 +31,7 @@ use crate::socket::{
 };
 use core::cell::UnsafeCell;
 use core::ops::Deref;
+use kernel::container_of;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::sync::atomic::{

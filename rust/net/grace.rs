@@ -4,6 +4,7 @@
 //!
 //! C header: `include/linux/rcupdate.h`.
 
+use kernel::container_of;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::types::Opaque;
@@ -57,6 +58,6 @@ pub fn after<T: AfterGrace>(target: Arc<T>, flags: kernel::alloc::Flags) -> Resu
 
 unsafe extern "C" fn run<T: AfterGrace>(head: *mut bindings::callback_head) {
     // SAFETY: `head` is the field of a `Call<T>` that `after` leaked for us.
-    let call = unsafe { KBox::from_raw(container_of!(Opaque::cast_from(head), Call<T>, head).cast_mut()) };
+    let call = unsafe { KBox::<Call<T>>::from_raw(container_of!(Opaque::cast_from(head), Call<T>, head).cast_mut()) };
     call.target.clone().grace_ended();
 }

@@ -10,6 +10,10 @@
 //!
 //! C headers: `include/linux/skbuff.h`, `include/net/tcp.h`.
 
+use crate::error::{
+    eopnotsupp,
+    TCPHDR_FIN, //
+};
 use crate::socket::Locked;
 use kernel::prelude::*;
 use net_sys as bindings;
@@ -47,7 +51,7 @@ impl Packets {
         while done < len {
             let part = (len - done).min(BYTES_PER_PACKET);
             // SAFETY: process context.
-            let skb = unsafe { bindings::alloc_skb(part as u32, GFP_KERNEL.as_raw()) };
+            let skb = unsafe { bindings::alloc_skb_kernel(part as u32) };
             if skb.is_null() {
                 return Err(ENOMEM);
             }
@@ -89,7 +93,7 @@ pub fn insert(
         return Err(EAGAIN);
     }
     if locked.has_urgent() {
-        return Err(EOPNOTSUPP);
+        return Err(eopnotsupp());
     }
     let mut packets = Packets::fill(len, copy)?;
     split_at(locked, at)?;
@@ -101,14 +105,14 @@ pub fn insert(
         let mut skb = bindings::skb_peek(queue);
         while !skb.is_null() {
             let control = bindings::tcp_skb_cb(skb);
-            let carries_fin = u32::from((*control).tcp_flags) & bindings::TCPHDR_FIN != 0;
+            let carries_fin = (*control).tcp_flags & TCPHDR_FIN != 0;
             let data_end = (*control).end_seq.wrapping_sub(carries_fin.into());
             if before(at, data_end) || ((*control).seq == at && data_end == at) {
                 break;
             }
             if carries_fin {
                 // The end of the stream moves behind what is inserted.
-                (*control).tcp_flags &= !(bindings::TCPHDR_FIN as u16);
+                (*control).tcp_flags &= !TCPHDR_FIN;
                 fin = true;
             }
             (*control).seq = (*control).seq.wrapping_sub(shift);
@@ -125,7 +129,7 @@ pub fn insert(
             seq = seq.wrapping_add((*packet).len);
             (*control).end_seq = seq;
             if fin && index + 1 == count {
-                (*control).tcp_flags = bindings::TCPHDR_FIN as u16;
+                (*control).tcp_flags = TCPHDR_FIN;
                 (*control).end_seq = seq.wrapping_add(1);
             }
             // Memory is charged even where the limits say no: these bytes were accepted before, elsewhere.
@@ -152,12 +156,12 @@ fn split_at(locked: &mut Locked<'_>, at: u32) -> Result {
         let mut skb = bindings::skb_peek(queue);
         while !skb.is_null() {
             let control = bindings::tcp_skb_cb(skb);
-            let carries_fin = u32::from((*control).tcp_flags) & bindings::TCPHDR_FIN != 0;
+            let carries_fin = (*control).tcp_flags & TCPHDR_FIN != 0;
             let data_end = (*control).end_seq.wrapping_sub(carries_fin.into());
             if before((*control).seq, at) && before(at, data_end) {
                 let head = at.wrapping_sub((*control).seq);
                 let tail = (*skb).len - head;
-                let rest = bindings::alloc_skb(tail, GFP_KERNEL.as_raw());
+                let rest = bindings::alloc_skb_kernel(tail);
                 if rest.is_null() {
                     return Err(ENOMEM);
                 }
@@ -180,7 +184,7 @@ fn split_at(locked: &mut Locked<'_>, at: u32) -> Result {
                 *rest_control = core::ptr::read(control);
                 (*rest_control).seq = at;
                 (*control).end_seq = at;
-                (*control).tcp_flags &= !(bindings::TCPHDR_FIN as u16);
+                (*control).tcp_flags &= !TCPHDR_FIN;
                 let _ = bindings::sk_rmem_schedule(sk, rest, (*rest).truesize as i32);
                 bindings::skb_set_owner_r(rest, sk);
                 bindings::__skb_queue_after(queue, skb, rest);

@@ -9,6 +9,7 @@ use crate::adopted::{
     Adopted,
     Connection, //
 };
+use crate::error::SIOCINQ;
 use crate::message::{
     Flags,
     Message, //
@@ -226,7 +227,7 @@ unsafe extern "C" fn ioctl<C: Connection>(
 ) -> c_int {
     // SAFETY: as in `sendmsg`.
     let (proto, unread) = match unsafe { enter::<C>(sk) } {
-        Ok(adopted) if command as u32 == bindings::SIOCINQ => {
+        Ok(adopted) if command == SIOCINQ => {
             (adopted.original(), C::unread(&adopted))
         }
         Ok(adopted) => (adopted.original(), 0),

@@ -7,6 +7,10 @@
 //!
 //! C header: `include/linux/net.h`.
 
+use crate::error::{
+    enotconn,
+    eopnotsupp, //
+};
 use crate::socket::Locked;
 use kernel::prelude::*;
 use kernel::sync::SetOnce;
@@ -45,7 +49,7 @@ fn place(locked: &Locked<'_>) -> Option<*mut *const bindings::proto_ops> {
 ///
 /// `ENOTCONN` without a descriptor, `EOPNOTSUPP` if the table is neither TCP's nor ours.
 pub(crate) fn replace(locked: &Locked<'_>) -> Result {
-    let place = place(locked).ok_or(ENOTCONN)?;
+    let place = place(locked).ok_or_else(enotconn)?;
     // SAFETY: valid; readers elsewhere use READ_ONCE, the only writers hold the socket lock.
     let current = unsafe { place.read_volatile() };
     for (original, derived) in tables() {
@@ -65,7 +69,7 @@ pub(crate) fn replace(locked: &Locked<'_>) -> Result {
             return Ok(());
         }
     }
-    Err(EOPNOTSUPP)
+    Err(eopnotsupp())
 }
 
 /// Puts TCP's table back, if ours is there.

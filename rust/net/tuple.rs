@@ -54,8 +54,8 @@ impl Socket {
         let common = unsafe { &(*sk).__sk_common };
         // SAFETY: as above; each member of these unions is plain data.
         let (remote_v4, local_v4, remote_port, local_port) = unsafe {
-            let addresses = common.__bindgen_anon_1.__bindgen_anon_1;
-            let ports = common.__bindgen_anon_3.__bindgen_anon_1;
+            let addresses = common.__bindgen_anon_1.__bindgen_anon_1.as_ref();
+            let ports = common.__bindgen_anon_3.__bindgen_anon_1.as_ref();
             (
                 addresses.skc_daddr,
                 addresses.skc_rcv_saddr,

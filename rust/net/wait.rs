@@ -10,6 +10,7 @@ use crate::adopted::{
 };
 use crate::socket::Socket;
 use kernel::ffi::c_long;
+use kernel::container_of;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
     Full,

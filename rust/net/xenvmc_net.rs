@@ -18,6 +18,7 @@
 pub mod address;
 mod adopted;
 mod eligible;
+mod error;
 mod grace;
 pub mod inject;
 pub mod lock;
@@ -69,6 +70,10 @@ pub use tuple::{
     Address,
     Tuple, //
 };
-pub use wait::Woken;
+pub use wait::{
+    interrupted,
+    restart,
+    Woken, //
+};
 
 const __LOG_PREFIX: &[u8] = b"xenvmc\0";
