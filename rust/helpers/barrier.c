@@ -7,16 +7,6 @@ void xenvmc_helper_virt_mb(void)
 	virt_mb();
 }
 
-void xenvmc_helper_virt_rmb(void)
-{
-	virt_rmb();
-}
-
-void xenvmc_helper_virt_wmb(void)
-{
-	virt_wmb();
-}
-
 u32 xenvmc_helper_virt_load_acquire(const u32 *p)
 {
 	return virt_load_acquire(p);
@@ -25,14 +15,4 @@ u32 xenvmc_helper_virt_load_acquire(const u32 *p)
 void xenvmc_helper_virt_store_release(u32 *p, u32 v)
 {
 	virt_store_release(p, v);
-}
-
-u32 xenvmc_helper_read_once(const u32 *p)
-{
-	return READ_ONCE(*p);
-}
-
-void xenvmc_helper_write_once(u32 *p, u32 v)
-{
-	WRITE_ONCE(*p, v);
 }

@@ -8,4 +8,5 @@
 #include "hypercall.c"
 #include "mm.c"
 #include "page.c"
+#include "string.c"
 #include "xen.c"

@@ -2,11 +2,12 @@
 
 //! Generated bindings to the kernel's Xen headers.
 //!
-//! This crate may not be directly used. It is named by `xenvmc_xen` alone, which wraps what is needed in safe types.
+//! This crate may not be directly used. It is named by `xenvmc_xen` alone, which wraps what is
+//! needed in safe types.
 //!
-//! What is bound is declared by `bindings_helper.h` and selected by `bindgen_parameters`. Types that the kernel crate's
-//! own bindings have are those, so that each C type is one Rust type, and all of them can be named through this crate;
-//! bindgen's layout assertions check that both fit.
+//! What is bound is declared by `bindings_helper.h` and selected by `bindgen_parameters`. Types
+//! that the kernel crate's own bindings have are those, so that each C type is one Rust type, and
+//! all of them can be named through this crate; bindgen's layout assertions check that both fit.
 
 #![allow(
     clippy::all,

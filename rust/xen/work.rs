@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One piece of work that can be asked for from anywhere, runs in process context, and is over when
+//! it is stopped.
+//!
+//! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
+//!
+//! The kernel crate's work items cannot be cancelled, which a module that goes away needs.
+
+use kernel::{
+    container_of,
+    prelude::*,
+    static_lock_class,
+    sync::Arc,
+    types::Opaque, //
+};
+
+/// What a [`Task`] does.
+pub trait Run: Send + Sync + Sized + 'static {
+    /// Does it. Process context; never runs twice at once for the same task. `task` serves to ask
+    /// for the next run.
+    fn run(&self, task: &Task<Self>);
+}
+
+/// The system's work queue that a task runs on. None of them is frozen during suspend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// Any processor; for work that takes long or waits for xenstore.
+    Unbound,
+    /// High priority, on the processor that asked.
+    HighPriority,
+}
+
+impl Queue {
+    fn as_raw(self) -> *mut xen_sys::workqueue_struct {
+        match self {
+            // SAFETY: The system's queues are made at boot and never change.
+            Queue::Unbound => unsafe { xen_sys::system_dfl_wq },
+            // SAFETY: The system's queues are made at boot and never change.
+            Queue::HighPriority => unsafe { xen_sys::system_highpri_wq },
+        }
+    }
+}
+
+/// A handler and the work item that runs it.
+///
+/// Dropping the last reference stops the task; so that must not happen in the handler itself, which
+/// would wait for its own end. Where the handler owns (through others) references to its task,
+/// [`Task::stop`] comes first.
+///
+/// # Invariants
+///
+/// `work` is an initialised `struct delayed_work` whose function is [`Task::call`], and it is
+/// pinned.
+#[pin_data(PinnedDrop)]
+pub struct Task<H: Run> {
+    #[pin]
+    work: Opaque<xen_sys::delayed_work>,
+    handler: Arc<H>,
+    queue: Queue,
+}
+
+// SAFETY: Work items are usable from any thread, and the handler is `Send` and `Sync`.
+unsafe impl<H: Run> Send for Task<H> {}
+// SAFETY: As for `Send`.
+unsafe impl<H: Run> Sync for Task<H> {}
+
+impl<H: Run> Task<H> {
+    /// Makes a task that is not asked for yet.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn new(queue: Queue, handler: Arc<H>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                work <- Opaque::ffi_init(|slot: *mut xen_sys::delayed_work| {
+                    // SAFETY: `slot` is valid for writes; the function is called with this
+                    // `work_struct` only.
+                    unsafe {
+                        xen_sys::init_work_with_key(
+                            &raw mut (*slot).work,
+                            Some(Self::call),
+                            false,
+                            c"xenvmc_task".as_char_ptr(),
+                            static_lock_class!().as_ptr(),
+                        )
+                    };
+                    // SAFETY: `slot` is valid for writes; the timer is part of a delayed work and
+                    // is left to its code.
+                    unsafe {
+                        xen_sys::timer_init_key(
+                            &raw mut (*slot).timer,
+                            Some(xen_sys::delayed_work_timer_fn),
+                            xen_sys::TIMER_IRQSAFE,
+                            c"xenvmc_task".as_char_ptr(),
+                            static_lock_class!().as_ptr(),
+                        )
+                    };
+                }),
+                handler,
+                queue,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Returns the handler.
+    pub fn handler(&self) -> &H {
+        &self.handler
+    }
+
+    /// Asks for a run as soon as possible. Several asked for before it begins are one. Any context.
+    pub fn kick(&self) {
+        // SAFETY: By the type invariant the work is initialised; the queue is one of the system's.
+        unsafe {
+            xen_sys::mod_delayed_work_on(
+                xen_sys::wq_misc_consts_WORK_CPU_UNBOUND as i32,
+                self.queue.as_raw(),
+                self.work.get(),
+                0,
+            )
+        };
+    }
+
+    /// Asks for a run `delay_ms` milliseconds from now, unless one is asked for already. Any
+    /// context.
+    pub fn kick_after(&self, delay_ms: u32) {
+        // SAFETY: By the type invariant the work is initialised; the queue is one of the system's.
+        unsafe {
+            xen_sys::queue_delayed_work_on(
+                xen_sys::wq_misc_consts_WORK_CPU_UNBOUND as i32,
+                self.queue.as_raw(),
+                self.work.get(),
+                xen_sys::__msecs_to_jiffies(delay_ms),
+            )
+        };
+    }
+
+    /// Waits for a run that is going on, and prevents any other for ever. Process context, not in
+    /// the handler.
+    pub fn stop(&self) {
+        // SAFETY: By the type invariant the work is initialised.
+        unsafe { xen_sys::disable_delayed_work_sync(self.work.get()) };
+    }
+
+    /// Entry from the work queue.
+    extern "C" fn call(work: *mut xen_sys::work_struct) {
+        // SAFETY: By the type invariant `work` is the `work` of the `delayed_work` of a task, and
+        // the task is alive, since it waits for this function's end when it is dropped.
+        let task = unsafe {
+            let delayed = container_of!(work, xen_sys::delayed_work, work);
+            &*container_of!(Opaque::cast_from(delayed), Self, work)
+        };
+        task.handler.run(task);
+    }
+}
+
+#[pinned_drop]
+impl<H: Run> PinnedDrop for Task<H> {
+    fn drop(self: Pin<&mut Self>) {
+        self.stop();
+    }
+}
