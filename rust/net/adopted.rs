@@ -203,6 +203,14 @@ impl<C: Connection> Adopted<C> {
         Ok(unsafe { ArcBorrow::from_raw(container_of!(proto.cast::<UnsafeCell<bindings::proto>>(), Self, proto)) })
     }
 
+    /// Returns what a locked socket was taken over with, if it was.
+    pub fn find(locked: &Locked<'_>) -> Option<Arc<Self>> {
+        // SAFETY: alive, and its lock is held.
+        unsafe { Self::of(locked.socket().as_ptr()) }
+            .ok()
+            .map(Arc::from)
+    }
+
     /// Returns the socket.
     pub fn socket(&self) -> &Socket {
         &self.socket

@@ -66,10 +66,6 @@ pub use tracepoint::{
     StateProbe,
     TcpState, //
 };
-pub use tuple::{
-    Address,
-    Tuple, //
-};
 pub use wait::{
     interrupted,
     restart,
