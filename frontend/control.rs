@@ -81,8 +81,8 @@ pub(crate) fn run(channel: &Arc<Channel>) {
             control.advance(channel, Event::Violation);
         }
     }
-    if channel.take_ended() && !handshake::release_ended(channel) {
-        channel.note_ended();
+    if channel.take_tending() && !handshake::tend_all(channel) {
+        channel.note_tending();
         channel.kick_after(RETRY_MS);
     }
     closing::run(channel, &mut control);

@@ -7,6 +7,7 @@
 
 use crate::link::Link;
 use crate::stream::{
+    self,
     AdoptedStream,
     Phase,
     Reader,
@@ -15,6 +16,10 @@ use crate::stream::{
 use crate::switch;
 use kernel::prelude::*;
 use kernel::sync::Arc;
+use kernel::time::{
+    Instant,
+    Monotonic, //
+};
 use xenvmc_core::segment::Mode;
 use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::stream::{
@@ -33,12 +38,11 @@ use xenvmc_core::{
 use xenvmc_net::{
     inject,
     Guard,
-    Locked,
-    Woken, //
+    Locked, //
 };
 use xenvmc_xen::word::VirtFence;
 
-/// How long a call waits for the peer to go back to TCP; jiffies are had from milliseconds.
+/// How long a call waits for the peer to go back to TCP.
 const RETURN_MS: u32 = 5000;
 
 /// The peer broke the protocol: its channel is given up, and this connection reset. Process context, no lock held.
@@ -73,9 +77,35 @@ pub(crate) fn finish_sending(
     if sender.outbound.mode() != Mode::Tcp {
         switch::leave(stream, sender, link)?;
     } else {
-        switch::publish(sender, link)?;
+        switch::publish(stream, sender, link)?;
     }
     Ok(sender.outbound.is_settled())
+}
+
+/// Does what the peer asks of our sending direction: back to TCP, for good. Also publishes what was left for want of room
+/// in the log. Process context, no lock held.
+pub(crate) fn tend(stream: &AdoptedStream) {
+    let mut guard = stream.lock();
+    let Some(link) = guard.state().link.clone() else {
+        return;
+    };
+    let returned = link.peer_flags() & wire::RX_RETURN != 0;
+    let result = if returned {
+        guard.state().stay = true;
+        finish_sending(stream, &mut guard, &link)
+    } else {
+        switch::publish(stream, guard.state(), &link).map(|()| false)
+    };
+    drop(guard);
+    match result {
+        Ok(true) => {
+            // The last record /before/ the promise. Partner: `leave_both` at the other end.
+            stream::set_end(&link);
+            link.post();
+        }
+        Ok(false) => {}
+        Err(violation) => link.channel().violation(violation),
+    }
 }
 
 /// Puts everything that is unread in the peer's ring into TCP's queue; true = done, and the reader stands on TCP. The
@@ -228,25 +258,29 @@ pub(crate) fn give_back(stream: &Arc<AdoptedStream>) {
 fn leave_both(stream: &Arc<AdoptedStream>) -> bool {
     let link = stream.watch.lock().link.clone();
     let Some(link) = link else { return true };
+    let Some(view) = link.view() else {
+        return true;
+    };
     link.set_receive_flags(wire::RX_RETURN);
     link.post();
-    let mut timeout = kernel::time::msecs_to_jiffies(RETURN_MS) as kernel::ffi::c_long;
-    loop {
+    let start = Instant::<Monotonic>::now();
+    while start.elapsed().as_millis() < i64::from(RETURN_MS) {
         let sending = {
             let mut guard = stream.lock();
             guard.state().stay = true;
             finish_sending(stream, &mut guard, &link)
         };
+        // The promise that no ring byte follows /before/ the last look at the ring.
+        let ended = view.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0;
         match (sending, drain(stream)) {
-            (Ok(true), Ok(true)) => return true,
+            (Ok(true), Ok(true)) if ended => return true,
             (Ok(_), Ok(_)) => {}
             _ => return false,
         }
+        // The peer's answer comes with a notice, which wakes us; a short sleep makes up for one that came before.
+        let mut nap = 2;
         let mut looked = false;
-        // The peer's last record comes with a notice, which wakes us.
-        let woken = stream.wait(&mut timeout, || core::mem::replace(&mut looked, true));
-        if woken != Woken::Ready {
-            return false;
-        }
+        stream.wait(&mut nap, || core::mem::replace(&mut looked, true));
     }
+    false
 }

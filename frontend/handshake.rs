@@ -7,6 +7,7 @@
 //! is not its own learns nothing, and gets nothing.
 
 use crate::channel::Channel;
+use crate::giveback;
 use crate::link::Link;
 use crate::slots::Holder;
 use crate::stream::{
@@ -393,8 +394,9 @@ fn leave(stream: &Arc<AdoptedStream>, channel: &Channel, own: SlotId) {
     drop(old);
 }
 
-/// Releases all connections that have ended here; false = some are left for want of room.
-pub(crate) fn release_ended(channel: &Arc<Channel>) -> bool {
+/// Looks after all connections: does what their peers ask for, and releases those that have ended here; false = some are
+/// left for want of room.
+pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
     let mut streams = KVec::new();
     if channel.slots().lock().streams(&mut streams).is_err() {
         return false;
@@ -402,6 +404,7 @@ pub(crate) fn release_ended(channel: &Arc<Channel>) -> bool {
     let mut all = true;
     for (own, stream) in streams {
         if !stream.has_ended() {
+            giveback::tend(&stream);
             continue;
         }
         let (link, state) = {

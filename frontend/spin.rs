@@ -10,6 +10,7 @@ use crate::receive;
 use crate::stream::AdoptedStream;
 use crate::transmit;
 use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
 use kernel::time::{
     Instant,
     Monotonic, //
@@ -97,13 +98,10 @@ pub(crate) fn for_space(stream: &AdoptedStream) -> bool {
     if budget == 0 {
         return false;
     }
-    let Some(view) = link.view() else {
-        return false;
-    };
-    let cons = view.peer.word(slot::RX_CONS).load_relaxed();
+    let size = stream.extent_bytes.load(Relaxed);
     let (socket, epoch) = (stream.socket(), stream.epoch());
     let waited = look(budget, || {
-        transmit::has_moved(&link, cons) || socket.has_error() || stream.epoch() != epoch
+        transmit::has_room(&link, size) || socket.has_error() || stream.epoch() != epoch
     });
     learn(&mut stream.lock().state().spin, waited, cap);
     let counters = frontend.counters();

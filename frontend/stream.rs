@@ -132,6 +132,8 @@ pub(crate) struct Stream {
     pub(crate) sends_to_ring: Atomic<bool>,
     /// Bytes of the sender's extent, likewise.
     pub(crate) extent_bytes: Atomic<u32>,
+    /// The log of segments had no room for all records.
+    pub(crate) has_pending_records: Atomic<bool>,
     /// Somebody wants to hear of room.
     pub(crate) wants_space: Atomic<bool>,
     /// Bytes that went through the ring, both ways.
@@ -166,6 +168,7 @@ impl Stream {
             moved: Atomic::new(0),
             sends_to_ring: Atomic::new(false),
             extent_bytes: Atomic::new(0),
+            has_pending_records: Atomic::new(false),
             wants_space: Atomic::new(false),
             sent: Atomic::new(0),
             received: Atomic::new(0),
@@ -296,6 +299,12 @@ pub(crate) fn noticed(stream: &Arc<AdoptedStream>) {
     if stream.wants_space.xchg(false, Full) {
         socket.write_space();
     }
+    let link = stream.watch.lock().link.clone();
+    if let Some(link) = link {
+        if link.peer_flags() & wire::RX_RETURN != 0 || stream.has_pending_records.load(Acquire) {
+            link.channel().note_tending();
+        }
+    }
 }
 
 /// What the rest of the crate does to an adopted stream. An extension of a type of another crate.
@@ -327,7 +336,7 @@ impl StreamExt for AdoptedStream {
         if self.has_ended() {
             // The socket went while this was agreed. Its end was noted before there was a link: note it again.
             link.set_receive_flags(wire::RX_GONE);
-            link.channel().note_ended();
+            link.channel().note_tending();
             return;
         }
         self.set_phase(Phase::Active);
@@ -340,7 +349,7 @@ impl StreamExt for AdoptedStream {
         self.ended.store(true, Release);
         self.set_phase(Phase::Over);
         if let Some(channel) = self.peer().channel() {
-            channel.note_ended();
+            channel.note_tending();
         }
     }
 
@@ -459,11 +468,11 @@ impl Connection for Stream {
         if let Some(link) = &sender.link {
             link.set_receive_flags(wire::RX_GONE);
             link.post();
-            link.channel().note_ended();
+            link.channel().note_tending();
         } else if let Some(channel) = this.peer.channel() {
             // It may have been about to be agreed.
             if this.agreement.lock().state() != xenvmc_core::connection::State::Plain {
-                channel.note_ended();
+                channel.note_tending();
             }
         }
     }

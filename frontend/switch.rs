@@ -10,7 +10,10 @@ use crate::stream::{
     Stream, //
 };
 use kernel::prelude::*;
-use kernel::sync::atomic::Release;
+use kernel::sync::atomic::{
+    Relaxed,
+    Release, //
+};
 use xenvmc_core::segment::Mode;
 use xenvmc_core::wire;
 use xenvmc_core::{
@@ -67,7 +70,7 @@ pub(crate) fn to_right_path(
     };
     match reason {
         None if on_ring => {
-            publish(guard.state(), link)?;
+            publish(stream, guard.state(), link)?;
             Ok(true)
         }
         None => match enter(stream, guard, link)? {
@@ -124,7 +127,7 @@ fn enter(
     stream.extent_bytes.store(extent.bytes(), Release);
     stream.sends_to_ring.store(true, Release);
     stream.frontend().counters().ring_entered.inc();
-    publish(sender, link)?;
+    publish(stream, sender, link)?;
     Ok(Ok(()))
 }
 
@@ -141,7 +144,7 @@ pub(crate) fn leave(
     sender.outbound.leave_ring();
     stream.sends_to_ring.store(false, Release);
     stream.frontend().counters().ring_left.inc();
-    publish(sender, link)?;
+    publish(stream, sender, link)?;
     collect(sender, link)
 }
 
@@ -172,7 +175,7 @@ pub(crate) fn grow(
     }
     stream.extent_bytes.store(larger.bytes(), Release);
     stream.frontend().counters().ring_grown.inc();
-    publish(sender, link)?;
+    publish(stream, sender, link)?;
     Ok(true)
 }
 
@@ -182,13 +185,19 @@ pub(crate) fn grow(
 ///
 /// If the peer has broken the protocol.
 pub(crate) fn publish(
+    stream: &AdoptedStream,
     sender: &mut Sender,
     link: &Link,
 ) -> core::result::Result<(), Violation> {
     let Some(view) = link.view() else {
         return Ok(());
     };
-    if sender.outbound.publish(&view.own, &view.peer)? {
+    let notice = sender.outbound.publish(&view.own, &view.peer)?;
+    let pending = !sender.outbound.is_settled();
+    if pending != stream.has_pending_records.load(Relaxed) {
+        stream.has_pending_records.store(pending, Release);
+    }
+    if notice {
         link.post();
     }
     Ok(())

@@ -227,7 +227,7 @@ pub(crate) fn watch_tcp(guard: &mut Guard<'_, Stream>) {
     };
     stream.frontend().counters().rogue_writes.inc();
     sender.outbound.rogue(seq);
-    if let Err(violation) = switch::publish(sender, &link) {
+    if let Err(violation) = switch::publish(stream, sender, &link) {
         link.channel().violation(violation);
     }
 }
@@ -266,8 +266,11 @@ pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
     Some(!wake::arm_at::<VirtFence>(&space, event, cons, &cons_word))
 }
 
-/// Whether the peer has read anything since its index was `cons`.
-pub(crate) fn has_moved(link: &Link, cons: u32) -> bool {
-    link.view()
-        .is_some_and(|view| view.peer.word(slot::RX_CONS).load_relaxed() != cons)
+/// Whether a fair part of the ring is free; only looks.
+pub(crate) fn has_room(link: &Link, size: u32) -> bool {
+    link.view().is_some_and(|view| {
+        let prod = view.own.word(slot::TX_PROD).load_relaxed();
+        let cons = view.peer.word(slot::RX_CONS).load_relaxed();
+        prod.wrapping_sub(cons).wrapping_add(size / 8) <= size
+    })
 }

@@ -3,6 +3,10 @@
 //! The module `xenvmc_frontend`.
 
 use kernel::prelude::*;
+use xenvmc_front::{
+    Frontend,
+    RawSettings, //
+};
 
 module! {
     type: Module,
@@ -10,12 +14,55 @@ module! {
     authors: ["The XenVMC authors"],
     description: "Socket acceleration between co-resident Xen guests: frontend",
     license: "GPL v2",
+    params: {
+        enabled: u8 {
+            default: 1,
+            description: "1 = accelerate connections (default), 0 = do not begin to; can be changed in debugfs",
+        },
+        ring_kib: u32 {
+            default: 256,
+            description: "size of a ring that has grown, in KiB: a power of two from 16 to 4096 (default 256)",
+        },
+        initial_ring_kib: u32 {
+            default: 16,
+            description: "size of a ring at first, in KiB: a power of two from 4 to ring_kib (default 16)",
+        },
+        arena_mib: u32 {
+            default: 64,
+            description: "memory granted to each peer at most, in MiB: 1 to 256 (default 64)",
+        },
+        spin_us: u32 {
+            default: 200,
+            description: "longest busy-wait before sleeping, in microseconds: 0 to 1000 (default 200); can be changed in debugfs",
+        },
+        upgrade_calls: u32 {
+            default: 4,
+            description: "calls that move data before a connection asks for a ring: 0 to 1000000 (default 4)",
+        },
+        upgrade_kib: u32 {
+            default: 32,
+            description: "KiB moved before a connection asks for a ring, if that comes first: 0 to 1048576 (default 32)",
+        },
+    },
 }
 
-struct Module;
+struct Module {
+    _frontend: Frontend,
+}
 
 impl kernel::Module for Module {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        Ok(Module)
+        let frontend = Frontend::start(RawSettings {
+            enabled: *module_parameters::enabled.value(),
+            ring_kib: *module_parameters::ring_kib.value(),
+            initial_ring_kib: *module_parameters::initial_ring_kib.value(),
+            arena_mib: *module_parameters::arena_mib.value(),
+            spin_us: *module_parameters::spin_us.value(),
+            upgrade_calls: *module_parameters::upgrade_calls.value(),
+            upgrade_kib: *module_parameters::upgrade_kib.value(),
+        })?;
+        Ok(Module {
+            _frontend: frontend,
+        })
     }
 }

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Finding peers: one [`Discovery`] in the module, whose one work item announces this guest, looks
+//! at what the backend says, and tells a [`Listener`] what is new.
+//!
+//! Watches and notifiers only ask for a run of the work item, and each run looks at everything. So
+//! it does not matter which events are merged or come late.
+
+use crate::{
+    announce::{
+        self,
+        Announcer,
+        Found, //
+    },
+    counters::Counters,
+    peer::Peer,
+    peers::{
+        Peers,
+        Table, //
+    },
+    roster::Roster,
+    survey::Survey, //
+};
+use core::mem;
+use kernel::{
+    new_mutex,
+    prelude::*,
+    str::CStr,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed,
+            Release, //
+        },
+        Arc,
+        Mutex, //
+    },
+};
+use xenvmc_core::announce::Offer;
+use xenvmc_net::address::{
+    Changed,
+    Notifier, //
+};
+use xenvmc_xen::{
+    domain,
+    watch::{
+        Handler,
+        Watch, //
+    },
+    work::{
+        Queue,
+        Run,
+        Task, //
+    },
+    DomId, //
+};
+
+/// How long after a failure, say of memory, the work item tries again.
+const RETRY_MS: u32 = 1_000;
+
+/// How long changes of addresses are collected; they come in bursts.
+const ADDRESSES_MS: u32 = 20;
+
+/// What is told about peers. All calls come from one work item, one after the other, in process
+/// context; they may take a while, and must not wait for the work item.
+pub(crate) trait Listener: Send + Sync + 'static {
+    /// `peer` is new, or its addresses changed. It is in [`Peers`] as it is now.
+    fn peer_changed(&self, peer: &Arc<Peer>);
+
+    /// `peer`, an instance of a guest, is gone, or nothing to us any more. It is not in [`Peers`].
+    /// Its channel must be taken out of it, and its memory unmapped soon.
+    fn peer_gone(&self, peer: &Arc<Peer>);
+
+    /// `peer` made an offer, or an answer, that it had not made before. It is well formed; that is
+    /// all that is known of it. [`Listener::peer_changed`] was called for `peer` before.
+    fn offer(&self, peer: &Arc<Peer>, offer: &Offer);
+}
+
+/// Discovery, from its start to its drop, which takes back all that we said.
+pub(crate) struct Discovery {
+    notifier: Option<Pin<KBox<Notifier<Trigger>>>>,
+    watch: Option<Pin<KBox<Watch<Trigger>>>>,
+    task: Arc<Task<Reconciler>>,
+}
+
+impl Discovery {
+    /// Starts. Calls of `listener` may come before this returns. It is let go of in the drop.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; `E2BIG` if the guest's quota of watches is used up.
+    pub(crate) fn start(
+        peers: Arc<Peers>,
+        counters: Arc<Counters>,
+        listener: Arc<dyn Listener>,
+    ) -> Result<Self> {
+        let reconciler = Reconciler::new(peers, counters, listener);
+        let reconciler = Arc::pin_init(reconciler, GFP_KERNEL)?;
+        let task = Task::new(Queue::Unbound, reconciler)?;
+        let trigger = Arc::new(Trigger { task: task.clone() }, GFP_KERNEL)?;
+        // From here on dropping stops what was started.
+        let mut this = Self {
+            notifier: None,
+            watch: None,
+            task,
+        };
+        this.notifier = Some(Notifier::register(trigger.clone())?);
+        // It calls once for itself.
+        this.watch = Some(Watch::new(c"xenvmc", trigger)?);
+        Ok(this)
+    }
+
+    /// Asks for a look at everything. Any context.
+    pub(crate) fn look(&self) {
+        self.task.handler().is_store_due.store(true, Release);
+        self.task.kick();
+    }
+
+    /// Asks to begin anew as another instance: all peers are gone for us, and we for them. Any
+    /// context.
+    pub(crate) fn restart(&self) {
+        self.task.handler().is_restart_due.store(true, Release);
+        self.look();
+    }
+
+    /// Stops looking, for ever. When this returns no call of the listener is under way or will
+    /// come. What we said stays, until the drop. Process context, not from the listener.
+    pub(crate) fn stop(&mut self) {
+        self.notifier = None;
+        self.watch = None;
+        self.task.stop();
+    }
+}
+
+impl Drop for Discovery {
+    fn drop(&mut self) {
+        self.stop();
+        if let Err(e) = announce::withdraw_all() {
+            pr_warn!("the announcement could not be withdrawn: {e:?}\n");
+        }
+    }
+}
+
+/// What asks for runs.
+struct Trigger {
+    task: Arc<Task<Reconciler>>,
+}
+
+impl Handler for Trigger {
+    fn changed(&self, _path: &CStr) {
+        self.task.handler().is_store_due.store(true, Release);
+        self.task.kick();
+    }
+}
+
+impl Changed for Trigger {
+    fn addresses_changed(&self) {
+        self.task.kick_after(ADDRESSES_MS);
+    }
+}
+
+/// The work item.
+#[pin_data]
+struct Reconciler {
+    peers: Arc<Peers>,
+    counters: Arc<Counters>,
+    listener: Arc<dyn Listener>,
+    /// Whether something changed in xenstore, and not our addresses alone. Set /before/ a run is
+    /// asked for, so that the run sees it.
+    is_store_due: Atomic<bool>,
+    /// Whether to begin anew; in the same way.
+    is_restart_due: Atomic<bool>,
+    /// Nobody but a run takes it, and there is one at a time.
+    #[pin]
+    state: Mutex<State>,
+}
+
+struct State {
+    own: Option<DomId>,
+    announcer: Announcer,
+    backend: Option<u64>,
+    roster: Roster,
+    is_failing: bool,
+}
+
+impl Reconciler {
+    fn new(
+        peers: Arc<Peers>,
+        counters: Arc<Counters>,
+        listener: Arc<dyn Listener>,
+    ) -> impl PinInit<Self> {
+        pin_init!(Self {
+            peers,
+            counters,
+            listener,
+            is_store_due: Atomic::new(false),
+            is_restart_due: Atomic::new(false),
+            state <- new_mutex!(
+                State {
+                    own: None,
+                    announcer: Announcer::new(),
+                    backend: None,
+                    roster: Roster::default(),
+                    is_failing: false,
+                },
+                "xenvmc_discovery"
+            ),
+        })
+    }
+
+    fn reconcile(&self, state: &mut State, is_store_due: bool) -> Result {
+        if !is_store_due && state.own.is_some() {
+            return state.announcer.update(&self.counters);
+        }
+        let own = domain::own()?;
+        let is_restart_due = self.is_restart_due.xchg(false, Full);
+        let found = state.announcer.check(&self.counters)?;
+        if state.own != Some(own) || is_restart_due || found == Found::Nothing {
+            // The first time it removes what was left by nobody knows whom.
+            state.own = None;
+            self.forget(state);
+            state.announcer.restart()?;
+            state.own = Some(own);
+        }
+        state.announcer.update(&self.counters)?;
+        match Survey::take(own)? {
+            // Its change will ask for another run.
+            Survey::Changing => Ok(()),
+            Survey::NoBackend => {
+                if state.backend.take().is_some() {
+                    pr_info!("the backend is gone; peers and channels stay as they are\n");
+                }
+                Ok(())
+            }
+            Survey::Said(said) => {
+                if state.backend.replace(said.backend) != Some(said.backend) {
+                    pr_info!("the backend is there\n");
+                }
+                let news = state.roster.update(said.peers, &self.counters)?;
+                if news.is_empty() {
+                    return Ok(());
+                }
+                self.peers.replace(news.table);
+                for peer in &news.gone {
+                    self.listener.peer_gone(peer);
+                }
+                for peer in &news.changed {
+                    self.listener.peer_changed(peer);
+                }
+                for (peer, offer) in &news.offers {
+                    self.listener.offer(peer, offer);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets the backend and all peers.
+    fn forget(&self, state: &mut State) {
+        state.backend = None;
+        let roster = mem::take(&mut state.roster);
+        self.peers.replace(Table::default());
+        for peer in roster.peers() {
+            self.listener.peer_gone(peer);
+        }
+    }
+}
+
+impl Run for Reconciler {
+    fn run(&self, task: &Task<Self>) {
+        let mut state = self.state.lock();
+        let is_store_due = self.is_store_due.xchg(false, Full);
+        match self.reconcile(&mut state, is_store_due) {
+            Ok(()) => state.is_failing = false,
+            Err(e) => {
+                if !state.is_failing {
+                    pr_warn!("discovery failed, and will be tried again: {e:?}\n");
+                }
+                state.is_failing = true;
+                self.is_store_due.store(true, Relaxed);
+                task.kick_after(RETRY_MS);
+            }
+        }
+    }
+}
