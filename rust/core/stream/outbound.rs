@@ -56,6 +56,11 @@ impl Outbound {
         self.writer.mode()
     }
 
+    /// Whether all records are published; if not, [`Self::publish`] had no room or was not called.
+    pub fn is_settled(&self) -> bool {
+        self.writer.is_settled()
+    }
+
     /// Bytes produced so far.
     pub const fn prod(&self) -> u32 {
         self.producer.prod()
