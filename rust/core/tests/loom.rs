@@ -84,7 +84,9 @@ struct Slot(Arc<Vec<(u32, Word)>>);
 
 impl Slot {
     fn new(offsets: &[u32]) -> Self {
-        Self(Arc::new(offsets.iter().map(|&at| (at, Word::new(0))).collect()))
+        Self(Arc::new(
+            offsets.iter().map(|&at| (at, Word::new(0))).collect(),
+        ))
     }
 }
 
@@ -163,9 +165,9 @@ fn data_wakes_the_reader() {
 }
 
 /// The words of one direction: the sender's and the reader's slot.
-fn direction() -> (Slot, Slot) {
+fn direction(records: u32) -> (Slot, Slot) {
     let mut tx = vec![slot::TX_PROD, slot::TX_SPACE_EVENT, slot::TX_SEGMENTS];
-    for record in 0..3 {
+    for record in 0..records {
         tx.extend((0..4).map(|word| slot::record(record) + 4 * word));
     }
     let rx = [slot::RX_CONS, slot::RX_DATA_EVENT, slot::RX_SEGMENTS];
@@ -177,7 +179,7 @@ fn direction() -> (Slot, Slot) {
 #[test]
 fn space_wakes_the_writer() {
     check(4, || {
-        let (tx, rx) = direction();
+        let (tx, rx) = direction(3);
         let bell = Event::new();
         // Stands for the bytes of the whole extent.
         let extent_bytes = Arc::new(UnsafeCell::new(0u32));
@@ -223,7 +225,7 @@ fn space_wakes_the_writer() {
 #[test]
 fn boundaries_come_before_bytes() {
     check(4, || {
-        let (tx, rx) = direction();
+        let (tx, rx) = direction(3);
         let rcv_nxt = Word::new(100);
         let mut out = Outbound::new();
         let mut inbound = Inbound::new();
@@ -259,7 +261,10 @@ fn boundaries_come_before_bytes() {
         inbound.publish::<LoomFence, _, _>(&rx, &tx);
         sender.join().unwrap();
         while (ring, copied) != (3, 102) {
-            match inbound.look(&tx, 1, copied, rcv_nxt.load_acquire()).unwrap() {
+            match inbound
+                .look(&tx, 1, copied, rcv_nxt.load_acquire())
+                .unwrap()
+            {
                 Source::Ring { bytes, .. } => {
                     assert!(bytes > 0);
                     ring += bytes;
@@ -278,7 +283,7 @@ fn boundaries_come_before_bytes() {
 #[test]
 fn an_extent_is_freed_after_its_reader() {
     check(4, || {
-        let (tx, rx) = direction();
+        let (tx, rx) = direction(3);
         let old_bytes = Arc::new(UnsafeCell::new(1u32));
         let mut out = Outbound::new();
         let mut inbound = Inbound::new();
@@ -324,6 +329,53 @@ fn an_extent_is_freed_after_its_reader() {
     });
 }
 
+/// A writer that waits for room in the log of records is woken (protocol §6.5).
+#[test]
+fn room_in_the_log_wakes_the_writer() {
+    check(4, || {
+        let (tx, rx) = direction(8);
+        let bell = Event::new();
+        let mut out = Outbound::new();
+        let mut inbound = Inbound::new();
+        let extent = Extent::new(0, 0).unwrap();
+        for turn in 0..4 {
+            out.enter_ring(extent, turn).unwrap();
+            out.publish(&tx, &rx).unwrap();
+            if turn == 0 {
+                out.room(&rx).unwrap();
+                out.commit::<LoomFence, _, _>(1, &tx, &rx);
+            }
+            out.leave_ring();
+            if turn < 3 {
+                out.publish(&tx, &rx).unwrap();
+            }
+        }
+        let reader = {
+            let (tx, rx, bell) = (tx.clone(), rx.clone(), bell.clone());
+            thread::spawn(move || {
+                // Enters the first record, which ends no segment of the ring.
+                inbound.look(&tx, 1, 0, 0).unwrap();
+                if inbound.publish::<LoomFence, _, _>(&rx, &tx) {
+                    bell.notify();
+                }
+            })
+        };
+        loop {
+            // The eighth record, and then the ninth.
+            out.publish(&tx, &rx).unwrap();
+            out.enter_ring(extent, 9).unwrap();
+            out.publish(&tx, &rx).unwrap();
+            if out.is_settled() {
+                break;
+            }
+            if out.arm::<LoomFence, _, _>(1, &tx, &rx).unwrap() {
+                bell.wait();
+            }
+        }
+        reader.join().unwrap();
+    });
+}
+
 /// With at most one notice outstanding per connection, the last change is seen (protocol §5.3).
 #[test]
 fn the_last_change_is_noticed() {
@@ -340,10 +392,7 @@ fn the_last_change_is_noticed() {
                 let mut posted = queue::Posted::none();
                 for change in 1..=2 {
                     changes.store_release(change);
-                    if queue
-                        .is_outstanding::<LoomFence>(&posted, &cons)
-                        .unwrap()
-                    {
+                    if queue.is_outstanding::<LoomFence>(&posted, &cons).unwrap() {
                         continue;
                     }
                     entry[queue.push() as usize].store_relaxed(5);

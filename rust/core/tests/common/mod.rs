@@ -66,7 +66,11 @@ pub(crate) struct Slot(pub(crate) Rc<[AtomicU32]>);
 impl Slot {
     /// A slot as the owner makes it, with the two free running indices at a value of choice.
     pub(crate) fn new(tx: u32, rx: u32) -> Self {
-        let slot = Self((0..wire::SLOT_SIZE / 4).map(|_| AtomicU32::new(0)).collect());
+        let slot = Self(
+            (0..wire::SLOT_SIZE / 4)
+                .map(|_| AtomicU32::new(0))
+                .collect(),
+        );
         slot.word(wire::slot::TX_PROD).store_relaxed(tx);
         slot.word(wire::slot::RX_CONS).store_relaxed(rx);
         slot
