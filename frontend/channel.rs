@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::frontend::Frontend;
 use crate::link::Link;
 use crate::notices::Bottom;
-use crate::peers::Peer;
+use crate::peer::Peer;
 use crate::region::{
     OwnRegion,
     PeerRegion, //
@@ -69,8 +69,8 @@ pub(crate) struct Channel {
     state: Atomic<u32>,
     /// Set by the first violation, read by the next run of the upkeep.
     broken: Atomic<bool>,
-    /// Connections that have ended here and whose slots are to be released.
-    ended: Atomic<u32>,
+    /// Connections that have something to be done for them in process context.
+    tending: Atomic<u32>,
     #[pin]
     pub(crate) control: Mutex<Control>,
     #[pin]
@@ -109,7 +109,7 @@ impl Channel {
                 theirs: SetOnce::new(),
                 state: Atomic::new(0),
                 broken: Atomic::new(false),
-                ended: Atomic::new(0),
+                tending: Atomic::new(0),
                 control <- new_mutex!(Control::new(), "xenvmc_control"),
                 growing <- new_mutex!((), "xenvmc_growing"),
                 slots <- new_bh_spinlock!(slots, "xenvmc_slots"),
@@ -173,7 +173,7 @@ impl Channel {
     pub(crate) fn violation(&self, violation: Violation) {
         if !self.broken.xchg(true, Full) {
             pr_warn!(
-                "domain {}: broke the protocol: {violation}\n",
+                "domain {}: broke the protocol: {violation:?}\n",
                 self.peer.domid()
             );
             self.frontend.counters().channels_broken.inc();
@@ -354,19 +354,19 @@ impl Channel {
         &self.slots
     }
 
-    /// Notes that a connection has ended here. Any context but hard interrupts.
-    pub(crate) fn note_ended(&self) {
-        self.ended.fetch_add(1, Full);
+    /// Notes that a connection has ended here, or has something else to be done for it. Any context but hard interrupts.
+    pub(crate) fn note_tending(&self) {
+        self.tending.fetch_add(1, Full);
         self.kick();
     }
 
-    /// Whether connections have ended since this was asked last.
-    pub(crate) fn take_ended(&self) -> bool {
-        self.ended.xchg(0, Full) != 0
+    /// Whether [`Self::note_tending`] was called since this was asked last.
+    pub(crate) fn take_tending(&self) -> bool {
+        self.tending.xchg(0, Full) != 0
     }
 
     /// Writes what users may want to know of the channel, in one line.
-    pub(crate) fn describe(&self, f: &mut dyn fmt::Write) -> fmt::Result {
+    pub(crate) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut slots = self.slots.lock();
         let used = slots.used();
         let arena = slots.arena();

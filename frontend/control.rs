@@ -7,6 +7,10 @@ use crate::closing;
 use crate::handshake;
 use kernel::prelude::*;
 use kernel::sync::Arc;
+use kernel::time::{
+    Instant,
+    Monotonic, //
+};
 use xenvmc_core::channel::{
     Event,
     PeerState,
@@ -33,8 +37,12 @@ pub(crate) struct Control {
     pub(crate) peer_state: PeerState,
     /// The state of our end.
     pub(crate) state: State,
-    /// When closing must be over, as the monotonic clock shows it; nanoseconds.
-    pub(crate) deadline: Option<i64>,
+    /// The state word tells the peer of `state`. Not so while CLOSING is not yet true for all connections.
+    pub(crate) is_announced: bool,
+    /// The channel was given to the undertaker.
+    pub(crate) is_buried: bool,
+    /// Since when we have been closing.
+    pub(crate) since: Option<Instant<Monotonic>>,
 }
 
 impl Control {
@@ -44,7 +52,9 @@ impl Control {
             consumer: Consumer::control(),
             peer_state: PeerState::default(),
             state: State::Init,
-            deadline: None,
+            is_announced: true,
+            is_buried: false,
+            since: None,
         }
     }
 
@@ -59,8 +69,18 @@ impl Control {
         pr_debug!("domain {}: {:?} -> {state:?}\n", channel.peer().domid(), self.state);
         self.state = state;
         channel.set_state(state);
+        self.is_announced = false;
+        if state != State::Closing {
+            self.announce(channel);
+        }
+    }
+
+    /// Tells the peer of the state; everything that it promises is done.
+    pub(crate) fn announce(&mut self, channel: &Channel) {
         // What the state promises /before/ the word. Partner: `watch_peer` at the other end.
-        channel.own().root().word(root::STATE).store_release(state.word());
+        let word = channel.own().root().word(root::STATE);
+        word.store_release(self.state.word());
+        self.is_announced = true;
         channel.notify();
     }
 }
@@ -160,7 +180,7 @@ fn take_messages(
         match Message::parse(&bytes) {
             Ok(message) => handshake::handle(channel, message)?,
             Err(error) if error.is_fatal() => return Err(error.into()),
-            Err(error) => pr_debug!("domain {}: {error}\n", channel.peer().domid()),
+            Err(error) => pr_debug!("domain {}: {error:?}\n", channel.peer().domid()),
         }
     }
 }

@@ -12,7 +12,8 @@ use crate::link::Link;
 use crate::slots::Holder;
 use crate::stream::{
     AdoptedStream,
-    Phase, //
+    Phase,
+    StreamExt, //
 };
 use kernel::prelude::*;
 use kernel::sync::Arc;

@@ -22,6 +22,7 @@ use kernel::{
     },
 };
 use xenvmc_core::announce::{
+    Address,
     Addresses,
     Announcement,
     VERSION, //
@@ -52,6 +53,8 @@ pub(crate) struct Peer {
     #[pin]
     addresses: BhSpinLock<Addresses>,
     distrust: Distrust,
+    /// A connection wants a channel to it.
+    wanted: Atomic<bool>,
     /// The channel to it, if there is one.
     #[pin]
     pub(crate) channel: BhSpinLock<Option<Arc<Channel>>>,
@@ -87,6 +90,7 @@ impl Peer {
                 features: announcement.features,
                 addresses <- new_bh_spinlock!(addresses, "xenvmc_peer_addresses"),
                 distrust: Distrust::inherit(earlier),
+                wanted: Atomic::new(false),
                 channel <- new_bh_spinlock!(None, "xenvmc_peer_channel"),
             }),
             GFP_KERNEL,
@@ -116,6 +120,26 @@ impl Peer {
     /// Returns the addresses that it claims. Process or softirq context.
     pub(crate) fn addresses(&self) -> Addresses {
         self.addresses.lock().clone()
+    }
+
+    /// Returns whether it claims `address`. Process or softirq context.
+    pub(crate) fn has_address(&self, address: Address) -> bool {
+        self.addresses.lock().contains(address)
+    }
+
+    /// Returns the channel to it, if there is one. Process or softirq context.
+    pub(crate) fn channel(&self) -> Option<Arc<Channel>> {
+        self.channel.lock().clone()
+    }
+
+    /// Notes that a connection wants a channel to it. Any context.
+    pub(crate) fn want_channel(&self) {
+        self.wanted.store(true, Relaxed);
+    }
+
+    /// Returns whether a channel was wanted since this was asked last.
+    pub(crate) fn take_wanted(&self) -> bool {
+        self.wanted.xchg(false, Relaxed)
     }
 
     /// Returns whether `announcement` is of this instance, with maybe other addresses.

@@ -37,7 +37,7 @@ const WAITING: u32 = 1;
 /// A grace period is over.
 const PASSED: u32 = 2;
 /// The peer was told.
-const TOLD: u32 = 3;
+pub(crate) const TOLD: u32 = 3;
 
 /// Tells the peer that it may begin, if that is certain now. From a call on the socket, no lock held.
 #[inline]

@@ -395,8 +395,12 @@ pub(crate) fn seen(stream: &AdoptedStream) -> u32 {
 pub(crate) fn unread(stream: &AdoptedStream) -> usize {
     let watch = stream.watch.lock();
     let view = watch.link.as_ref().and_then(|link| link.view());
-    view.and_then(|view| xenvmc_core::stream::unread(&view.peer, watch.inbound.cons()).ok())
-        .unwrap_or(0) as usize
+    let unread = view.map_or(0, |view| {
+        let prod = view.peer.word(slot::TX_PROD).load_acquire();
+        prod.wrapping_sub(watch.inbound.cons())
+    });
+    // More than that is a lie, which the next call to read finds out.
+    usize::try_from(i32::try_from(unread).unwrap_or(0)).unwrap_or(0)
 }
 
 /// The last descriptor is being closed: nobody will read. If bytes are unread TCP must reset the connection, as it does

@@ -29,10 +29,12 @@ use xenvmc_core::wire::{
     SlotId, //
 };
 use xenvmc_core::Words;
-use xenvmc_xen::domain::DomId;
+use xenvmc_xen::DomId;
 use xenvmc_xen::grant::Grants;
-use xenvmc_xen::map::PeerPages;
-use xenvmc_xen::pages::OwnPage;
+use xenvmc_xen::pages::{
+    OwnPage,
+    PeerPages, //
+};
 use xenvmc_xen::word::{
     OwnWords,
     PeerWords, //
@@ -199,7 +201,7 @@ impl PeerRegion {
         let mut bytes = [0; ROOT_SIZE];
         root.read(0, 0, &mut bytes)?;
         let description = Root::parse(&bytes).map_err(|error| {
-            pr_warn!("domain {peer}: bad root page: {error}\n");
+            pr_warn!("domain {peer}: bad root page: {error:?}\n");
             EINVAL
         })?;
         Ok(Self {

@@ -9,7 +9,6 @@
 use crate::receive;
 use crate::stream::AdoptedStream;
 use crate::transmit;
-use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 use kernel::time::{
     Instant,

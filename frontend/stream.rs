@@ -15,11 +15,12 @@ use crate::channel::Channel;
 use crate::frontend::Frontend;
 use crate::handshake::Agreement;
 use crate::link::Link;
-use crate::peers::Peer;
+use crate::peer::Peer;
 use crate::{
     receive,
     transmit, //
 };
+use core::fmt;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
     Acquire,
@@ -258,6 +259,32 @@ impl Stream {
             .fetch_add(bytes as u64, Relaxed)
             .wrapping_add(bytes as u64);
         calls >= threshold.calls || moved >= threshold.bytes
+    }
+
+    /// Whether any byte went through the ring, either way.
+    pub(crate) fn has_used_ring(&self) -> bool {
+        self.sent.load(Relaxed) != 0 || self.received.load(Relaxed) != 0
+    }
+
+    /// Writes one line for users. Takes no lock but that of the agreement.
+    pub(crate) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tuple {
+            src,
+            src_port,
+            dst,
+            dst_port,
+        } = self.tuple;
+        writeln!(
+            f,
+            "local={src} local_port={src_port} remote={dst} remote_port={dst_port} domid={} phase={:?} agreement={:?} sends_to={} receives_ready={} ring_sent={} ring_received={}",
+            self.peer.domid().get(),
+            self.phase(),
+            self.agreement.lock().state(),
+            if self.sends_to_ring.load(Relaxed) { "ring" } else { "tcp" },
+            u8::from(self.readiness.load(Relaxed) == crate::ready::TOLD),
+            self.sent.load(Relaxed),
+            self.received.load(Relaxed),
+        )
     }
 
     /// The peer does not want this connection.

@@ -118,7 +118,7 @@ fn enter(
     let seq = locked.write_seq();
     if let Err(error) = sender.outbound.enter_ring(extent, seq) {
         link.channel().put_extent(extent);
-        pr_debug!("the ring could not be entered: {error}\n");
+        pr_debug!("the ring could not be entered: {error:?}\n");
         return Ok(Err(Decline::LogFull));
     }
     // What TCP still holds back (Nagle) lies before the boundary, and the reader waits for it.

@@ -224,6 +224,19 @@ impl<C: Connection> Adopted<C> {
         }
     }
 
+    /// Runs `f` with the guard for a lock that the caller holds; does nothing if it is another socket's.
+    pub fn with_lock<R>(
+        &self,
+        locked: &mut Locked<'_>,
+        f: impl FnOnce(&mut Guard<'_, C>) -> R,
+    ) -> Option<R> {
+        if locked.socket().as_ptr() != self.socket.as_ptr() {
+            return None;
+        }
+        // SAFETY: `locked` shows that the lock is held, and is not used while it is borrowed.
+        Some(f(&mut unsafe { self.assume_locked() }))
+    }
+
     /// Returns the guard for a lock that is held already.
     ///
     /// # Safety

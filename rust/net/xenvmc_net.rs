@@ -68,6 +68,8 @@ pub use tracepoint::{
 };
 pub use wait::{
     interrupted,
+    is_wanted_elsewhere,
+    relax,
     restart,
     Woken, //
 };
