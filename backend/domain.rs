@@ -42,6 +42,8 @@ pub(crate) struct Domain {
     pub(crate) refused: Option<Refused>,
     /// Its group.
     pub(crate) group: Group,
+    /// Whether it has none since its name was refused.
+    pub(crate) refused_group: bool,
     /// Its well-formed offers and answers, whether the one they are for may see them or not.
     pub(crate) offers: KVec<(DomId, Offer)>,
     /// Its malformed offers and answers.
@@ -95,6 +97,7 @@ impl Domain {
             announced: None,
             refused: None,
             group: Group::default_of(default_all)?,
+            refused_group: false,
             offers: KVec::new(),
             refused_offers: KVec::new(),
             published: Published::unknown(),

@@ -115,14 +115,16 @@ impl Domain {
             Value::Long => None,
             Value::Present(name) => Group::named(name).ok(),
         };
-        // A name that is refused is no group: the administrator wanted to keep the guest apart.
-        self.group = group.unwrap_or_else(|| {
+        let refused = group.is_none();
+        if refused && !self.refused_group {
             counters.add(Counter::GroupsRefused);
             if self.lines.take() {
                 pr_warn!("guest {id}: name of its group refused, it has none\n");
             }
-            Group::default()
-        });
+        }
+        self.refused_group = refused;
+        // The administrator wanted to keep the guest apart.
+        self.group = group.unwrap_or_default();
         Ok(())
     }
 
