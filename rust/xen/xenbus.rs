@@ -29,7 +29,7 @@ fn as_raw(t: u32) -> xen_sys::xenbus_transaction {
     xen_sys::xenbus_transaction { id: t }
 }
 
-/// The longest value that xenstore can have, in bytes.
+/// The longest value that xenstore can have, and the longest request, in bytes.
 pub const MAX_VALUE: usize = 4096;
 
 /// Returns the value at `path`.
@@ -73,12 +73,17 @@ fn read_in(t: u32, path: &CStr, max: usize) -> Result<KVec<u8>> {
 ///
 /// # Errors
 ///
-/// `EACCES` if we may not, `ENOSPC` if a quota is used up, `EIO`, `ENOMEM`.
+/// `EACCES` if we may not, `ENOSPC` if a quota is used up, `E2BIG` if path and value together have
+/// more than [`MAX_VALUE`] bytes, `EIO`, `ENOMEM`.
 pub fn write(path: &CStr, value: &CStr) -> Result {
     write_in(XBT_NIL, path, value)
 }
 
 fn write_in(t: u32, path: &CStr, value: &CStr) -> Result {
+    // Nobody else checks: a request that is too long is never answered, and the caller hangs.
+    if path.to_bytes_with_nul().len() + value.to_bytes().len() > MAX_VALUE {
+        return Err(E2BIG);
+    }
     // SAFETY: The strings end in a zero byte.
     to_result(unsafe {
         xen_sys::xenbus_write(
