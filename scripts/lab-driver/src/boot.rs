@@ -5,7 +5,7 @@
 use std::{
     fs::{self, OpenOptions},
     io,
-    path::{Path, PathBuf},
+    path::Path,
     process::Child,
     thread,
     time::{Duration, Instant},
@@ -30,8 +30,8 @@ use crate::{
 /// Least memory of a guest when nobody says otherwise, in MiB.
 const GUEST_MEMORY: u64 = 512;
 
-/// Dom0's memory without what it needs to build a guest from its image, in MiB.
-const DOM0_MEMORY: u64 = 512;
+/// Dom0's memory without the guests' image, in MiB.
+const DOM0_MEMORY: u64 = 640;
 
 /// Time in which Dom0 must have come up.
 const DOM0_TIMEOUT: Duration = Duration::from_secs(240);
@@ -47,6 +47,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How often we look how far a machine is.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
+
+/// How often we look whether a booting machine has died.
+const CHECK_PERIOD: Duration = Duration::from_secs(3);
+
+/// The last thing that Dom0's boot script says.
+const BOOTED: &str = "lab: Dom0 is up";
 
 /// Attempts to find a port that nobody else takes before the emulator does.
 const PORT_ATTEMPTS: u32 = 5;
@@ -95,12 +101,7 @@ fn make(
     }
     image::place(&images.xen, &directory.join("xen"))?;
     image::place(&images.vmlinux, &directory.join("vmlinux"))?;
-    image::place(&images.vmlinux, &share.join("vmlinux"))?;
-    image::place(&images.dom0, &directory.join("dom0.img"))?;
-    let layers: Vec<&Path> = std::iter::once(&images.guest).chain(&images.layer).map(PathBuf::as_path).collect();
-    image::join(&layers, &share.join("guest.img"))?;
-
-    let image_size = fs::metadata(share.join("guest.img"))?.len() >> 20;
+    let image_size = image::initramfs(&images, &directory.join("dom0.img"))? >> 20;
     // The image is there twice while it is unpacked, and at most nine tenths of the memory are files.
     let needed = 160 + image_size * 5 / 2;
     let memory = Memory {
@@ -133,7 +134,11 @@ fn make(
     }
     for machine in lab.guests() {
         progress.say(&format!("4/5 {machine} of {} boots", options.guests));
-        wait_for(&lab, machine, GUEST_TIMEOUT, &mut |_| progress.still("booting"))?;
+        let booted = format!("lab: {machine} is up");
+        wait_for(&lab, machine, GUEST_TIMEOUT, &mut |lab| {
+            progress.still("booting");
+            lab.console(machine).contains(&booted)
+        })?;
     }
     modules(&lab, checkout, options, progress)?;
     lab.set_ready()?;
@@ -196,23 +201,33 @@ fn wait_for_dom0(lab: &Lab, progress: &mut Progress) -> Result<()> {
         }
         said = lines.len();
         progress.still("booting");
+        console.contains(BOOTED)
     })
 }
 
-/// Waits for a machine's agent.
-fn wait_for(lab: &Lab, machine: Machine, timeout: Duration, look: &mut dyn FnMut(&Lab)) -> Result<()> {
+/// Waits for a machine's agent. It is not asked before `has_booted` says so: an attempt that comes
+/// too early costs seconds.
+fn wait_for(
+    lab: &Lab,
+    machine: Machine,
+    timeout: Duration,
+    has_booted: &mut dyn FnMut(&Lab) -> bool,
+) -> Result<()> {
     let start = Instant::now();
+    let mut checked = start;
     loop {
         interrupt::check()?;
-        look(lab);
-        // While it boots, nobody answers; only what the attempt finds wrong matters.
-        let answer =
-            client::transact(lab, machine, Request::Ping, None, Some(PING_TIMEOUT), &mut |_, _| Ok(()));
-        if answer.is_ok() {
+        // While it boots, nobody answers; only what is wrong with the machine itself matters.
+        let limit = Some(PING_TIMEOUT);
+        let ping = || client::transact(lab, machine, Request::Ping, None, limit, &mut |_, _| Ok(()));
+        if has_booted(lab) && ping().is_ok() {
             return Ok(());
         }
-        if let Some(why) = lab.trouble(machine) {
-            bail!("{machine} {why}");
+        if checked.elapsed() > CHECK_PERIOD {
+            checked = Instant::now();
+            if let Some(why) = lab.trouble(machine) {
+                bail!("{machine} {why}");
+            }
         }
         if start.elapsed() > timeout {
             bail!("{machine} is not up after {} s\n{}", timeout.as_secs(), lab.console_end(machine));

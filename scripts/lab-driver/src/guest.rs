@@ -26,8 +26,8 @@ pub(crate) fn configuration(number: u8, options: &Options, memory: u64) -> Strin
     format!(
         "name = \"{name}\"\n\
          type = \"{kind}\"\n\
-         kernel = \"/lab/vmlinux\"\n\
-         ramdisk = \"/lab/guest.img\"\n\
+         kernel = \"/boot/vmlinux\"\n\
+         ramdisk = \"/boot/guest.img\"\n\
          cmdline = \"{KERNEL_ARGUMENTS} lab_guest={number}\"\n\
          memory = {memory}\n\
          vcpus = {vcpus}\n\

@@ -28,7 +28,7 @@ const PVH_CPU: &str = "EPYC-Rome,+svm,+npt,+fsgsbase,-erms,-fsrm,-pcid,-monitor,
 
 /// Xen's command line, without what depends on the lab. Without `noreboot`: when Xen or Dom0
 /// panics, the emulator ends.
-const XEN_ARGUMENTS: &str = "dom0_max_vcpus=1 console=com1 com1=115200,8n1 spec-ctrl=no xpti=no \
+const XEN_ARGUMENTS: &str = "dom0_max_vcpus=1 console=com1 com1=115200,8n1 spec-ctrl=no,eager-fpu xpti=no \
      loglvl=info guest_loglvl=info conring_size=1M";
 
 /// Dom0's kernel command line.

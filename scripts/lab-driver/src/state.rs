@@ -100,7 +100,7 @@ impl State {
 ///
 /// Those of the file system.
 pub(crate) fn forget(directory: &Path) -> Result<()> {
-    for name in [FILE, "share/guest.img", "share/vmlinux", "xen", "vmlinux", "dom0.img"] {
+    for name in [FILE, "xen", "vmlinux", "dom0.img"] {
         match fs::remove_file(directory.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(name),
             _ => {}

@@ -15,8 +15,8 @@ const DOM0_MODULES: [&str; 11] = [
 ];
 
 /// Programs of Dom0 beside busybox and the agent. The library is one that threads load at exit.
-const DOM0_PROGRAMS: [&str; 24] = [
-    "xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0", "libxl-save-helper",
+const DOM0_PROGRAMS: [&str; 25] = [
+    "dash", "xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0", "libxl-save-helper",
     "convert-legacy-stream", "lsevtchn", "xentop", "xenpm", "xenstore-ls", "xenstore-read",
     "xenstore-write", "xenstore-rm", "xenstore-chmod", "xenstore-exists", "xenstore-list",
     "xenstore-watch", "ip", "ss", "bridge", "tc", "netperf", "libgcc_s.so.1",
@@ -29,8 +29,8 @@ const GUEST_MODULES: [&str; 12] = [
 ];
 
 /// Programs of a guest.
-const GUEST_PROGRAMS: [&str; 13] = [
-    "ip", "ss", "tc", "netperf", "netserver", "xenstore-ls", "xenstore-read", "xenstore-write",
+const GUEST_PROGRAMS: [&str; 14] = [
+    "dash", "ip", "ss", "tc", "netperf", "netserver", "xenstore-ls", "xenstore-read", "xenstore-write",
     "xenstore-rm", "xenstore-exists", "xenstore-list", "xenstore-watch", "libgcc_s.so.1",
 ];
 
@@ -44,7 +44,7 @@ pub(super) fn dom0(out: impl Write, release: &str, agent: &Path) -> Result<()> {
     base(&mut archive, agent, include_bytes!("files/dom0-boot"))?;
     archive.file("/etc/xen/scripts/vif-lab", 0o755, include_bytes!("files/vif-lab"))?;
     archive.file("/etc/xen/xl.conf", 0o644, b"autoballoon=\"off\"\n")?;
-    for directory in ["/lab", "/var/lib/xen", "/var/lib/xenstored", "/var/log/xen"] {
+    for directory in ["/boot", "/lab", "/var/lib/xen", "/var/lib/xenstored", "/var/log/xen"] {
         archive.directory(directory, 0o755)?;
     }
     programs::add(&mut archive, &DOM0_PROGRAMS)?;
@@ -67,6 +67,21 @@ pub(super) fn guest(out: impl Write, release: &str, agent: &Path) -> Result<()> 
     Ok(())
 }
 
+/// Writes what goes behind Dom0's image: the guests' kernel and image, so that Dom0 has them in
+/// memory.
+///
+/// # Errors
+///
+/// Those of the file system.
+pub(super) fn guest_files(out: impl Write, vmlinux: &Path, guest: &[&Path]) -> Result<()> {
+    let mut archive = Archive::new(out);
+    archive.file("/boot/vmlinux", 0o644, &fs::read(vmlinux)?)?;
+    let layers = guest.iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
+    archive.file("/boot/guest.img", 0o644, &layers.concat())?;
+    archive.finish()?;
+    Ok(())
+}
+
 fn base<W: Write>(archive: &mut Archive<W>, agent: &Path, boot: &[u8]) -> Result<()> {
     archive.merged_usr()?;
     for directory in ["/proc", "/sys", "/dev", "/tmp", "/run", "/root", "/mnt", "/var/log", "/lib/xenvmc"] {
@@ -79,7 +94,8 @@ fn base<W: Write>(archive: &mut Archive<W>, agent: &Path, boot: &[u8]) -> Result
         .find_map(|path| fs::read(path).ok())
         .context("the toolbox lacks busybox")?;
     archive.file("/bin/busybox", 0o755, &busybox)?;
-    archive.symlink("/bin/sh", "busybox")?;
+    // Busybox' own shell would run its own commands even where there are real ones.
+    archive.symlink("/bin/sh", "dash")?;
     archive.symlink("/init", "bin/init")?;
     archive.symlink("/bin/init", "busybox")?;
     let agent = fs::read(agent).with_context(|| agent.display().to_string())?;

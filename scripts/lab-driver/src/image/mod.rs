@@ -14,7 +14,7 @@ mod tool;
 use std::{
     env,
     fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter},
     path::{Path, PathBuf},
 };
 
@@ -87,18 +87,17 @@ pub(crate) fn place(source: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes `target` of several archives, one behind the other.
+/// Writes Dom0's initramfs of a lab: Dom0's image and, in it, the guests' kernel and image. Returns
+/// the size of the guests' image in bytes.
 ///
 /// # Errors
 ///
 /// Those of the file system.
-pub(crate) fn join(sources: &[&Path], target: &Path) -> Result<()> {
-    if let [source] = sources {
-        return place(source, target);
-    }
+pub(crate) fn initramfs(images: &Images, target: &Path) -> Result<u64> {
     let mut out = File::create(target).with_context(|| target.display().to_string())?;
-    for source in sources {
-        io::copy(&mut File::open(source)?, &mut out).with_context(|| source.display().to_string())?;
-    }
-    Ok(out.flush()?)
+    io::copy(&mut File::open(&images.dom0)?, &mut out)?;
+    let layers: Vec<&Path> = std::iter::once(&images.guest).chain(&images.layer).map(PathBuf::as_path).collect();
+    contents::guest_files(BufWriter::new(out), &images.vmlinux, &layers)?;
+    let sizes = layers.iter().map(|layer| Ok(fs::metadata(layer)?.len()));
+    sizes.sum()
 }
