@@ -31,6 +31,12 @@ check:
 test:
 	@scripts/test
 
+demo:
+	@QUICK=$(QUICK) scripts/demo
+
+bench:
+	@$(toolbox) cargo bench --locked --manifest-path rust/core/Cargo.toml --target-dir build/cargo
+
 update:
 	@scripts/toolbox update
 
@@ -40,4 +46,4 @@ clean:
 distclean: clean
 	@scripts/toolbox remove
 
-.PHONY: all install check test update clean distclean
+.PHONY: all install check test demo bench update clean distclean
