@@ -24,6 +24,7 @@ install: KDIR ?= /lib/modules/$(shell uname -r)/build
 install:
 	@scripts/build-modules $(KDIR) modules modules
 	@scripts/build-modules $(KDIR) modules INSTALL_MOD_DIR=updates modules_install
+	@depmod $(if $(INSTALL_MOD_PATH),-b $(INSTALL_MOD_PATH)) $$(cat $(KDIR)/include/config/kernel.release)
 
 check:
 	@scripts/check
