@@ -106,7 +106,7 @@ pub(crate) fn receive(
             Pass::Fault => return or_copied(copied, EFAULT),
             Pass::Error(error) => return or_copied(copied, error),
         }
-        if copied >= target || copied >= len && unread(stream) > 0 {
+        if copied >= target || (len == 0 && has_bytes(stream)) {
             stream::moved_over_tcp(stream, copied);
             return Ok(copied);
         }

@@ -70,6 +70,7 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
     message.copy_spliced_pages();
     let total = message.len();
     let mut timeout = stream.socket().send_timeout(flags.any(Flags::DONTWAIT));
+    let mut asked_again = false;
     let sent_or = |message: &Message<'_>, error: Error| match total - message.len() {
         0 => Err(error),
         sent => Ok(sent),
@@ -103,11 +104,10 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
         }
         if timeout == 0 {
             stream.socket().note_no_space();
-            if has_space(stream) != Some(false) || stream.epoch() != epoch {
-                // Room has come meanwhile, or it is not for us to say.
-                if total == message.len() {
-                    continue;
-                }
+            let room_came = has_space(stream) != Some(false);
+            if room_came && total == message.len() && !asked_again {
+                asked_again = true;
+                continue;
             }
             return sent_or(message, EAGAIN);
         }
@@ -257,6 +257,10 @@ pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
     let cons = cons_word.load_acquire();
     let used = prod.wrapping_sub(cons);
     let want = size / 4;
+    if stream.has_pending_records.load(Acquire) {
+        // The reader will say when it has entered a segment.
+        return Some(false);
+    }
     if stream::peer_wants_tcp(link) || used > i32::MAX as u32 || used + want <= size {
         stream.wants_space.xchg(false, Full);
         return Some(true);
