@@ -9,6 +9,7 @@ mod announce;
 mod channel;
 mod counters;
 mod discovery;
+mod distrust;
 mod peer;
 mod peers;
 mod report;
