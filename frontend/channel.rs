@@ -1,15 +1,390 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The channel to a peer.
+//! A channel: the shared memory and the event channel between this guest and one peer. One exists for each peer that a
+//! connection was opened with; all connections to that peer share it.
+//!
+//! # Lock order
+//!
+//! 1. [`Channel::control`]
+//! 2. the locks of a connection (see [`crate::stream`])
+//! 3. `growing`
+//! 4. `slots`
+//! 5. `notices_out`, `control_out`; then [`Link::posted`]
+//! 6. `wires`
 
+use crate::control::Control;
+use crate::frontend::Frontend;
+use crate::link::Link;
+use crate::notices::Bottom;
+use crate::peer::Peer;
+use crate::region::{
+    OwnRegion,
+    PeerRegion, //
+};
+use crate::slots::{
+    Shortage,
+    Slots, //
+};
+use crate::stream::AdoptedStream;
+use crate::wires::Wires;
 use core::fmt;
+use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Acquire,
+    Atomic,
+    Full,
+    Release, //
+};
+use kernel::sync::{
+    new_mutex,
+    Arc,
+    Mutex,
+    SetOnce, //
+};
+use xenvmc_core::channel::State;
+use xenvmc_core::message::Message;
+use xenvmc_core::queue;
+use xenvmc_core::wire::{
+    root,
+    SlotId, //
+};
+use xenvmc_core::{
+    Decline,
+    Error as Violation,
+    Extent,
+    Words, //
+};
+use xenvmc_net::lock::BhSpinLock;
+use xenvmc_net::new_bh_spinlock;
+use xenvmc_xen::word::VirtFence;
 
-/// A channel.
-pub(crate) struct Channel;
+/// Both ends of a channel as this guest sees them.
+#[pin_data]
+pub(crate) struct Channel {
+    frontend: Arc<Frontend>,
+    peer: Arc<Peer>,
+    own: OwnRegion,
+    theirs: SetOnce<PeerRegion>,
+    /// The number of [`State::ALL`] that the channel is in; written under `control`.
+    state: Atomic<u32>,
+    /// Set by the first violation, read by the next run of the upkeep.
+    broken: Atomic<bool>,
+    /// Connections that have something to be done for them in process context.
+    tending: Atomic<u32>,
+    #[pin]
+    pub(crate) control: Mutex<Control>,
+    #[pin]
+    growing: Mutex<()>,
+    #[pin]
+    slots: BhSpinLock<Slots>,
+    #[pin]
+    notices_out: BhSpinLock<queue::Producer>,
+    #[pin]
+    control_out: BhSpinLock<queue::Producer>,
+    /// Only the bottom half uses it.
+    #[pin]
+    pub(crate) bottom: BhSpinLock<Bottom>,
+    #[pin]
+    wires: BhSpinLock<Option<Arc<Wires>>>,
+}
 
 impl Channel {
-    /// Writes its state, as `word` or as `key=value` words with one space between.
-    pub(crate) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("none")
+    /// Makes our end: memory that `peer` may read, one chunk of arena, no event channel yet. Process context.
+    ///
+    /// # Errors
+    ///
+    /// As [`OwnRegion::new`].
+    pub(crate) fn new(frontend: &Arc<Frontend>, peer: &Arc<Peer>) -> Result<Arc<Self>> {
+        let limit = frontend.settings().arena_chunks;
+        let own = OwnRegion::new(frontend.grants(), peer.domid(), limit)?;
+        let mut slots = Slots::new(limit)?;
+        own.add_chunk(0)?;
+        slots.arena().grow(1).map_err(|_| ENOSPC)?;
+        frontend.counters().channels_opened.inc();
+        Arc::pin_init(
+            pin_init!(Self {
+                frontend: frontend.clone(),
+                peer: peer.clone(),
+                own,
+                theirs: SetOnce::new(),
+                state: Atomic::new(0),
+                broken: Atomic::new(false),
+                tending: Atomic::new(0),
+                control <- new_mutex!(Control::new(), "xenvmc_control"),
+                growing <- new_mutex!((), "xenvmc_growing"),
+                slots <- new_bh_spinlock!(slots, "xenvmc_slots"),
+                notices_out <- new_bh_spinlock!(queue::Producer::notice(), "xenvmc_notices"),
+                control_out <- new_bh_spinlock!(queue::Producer::control(), "xenvmc_messages"),
+                bottom <- new_bh_spinlock!(Bottom::new(), "xenvmc_bottom"),
+                wires <- new_bh_spinlock!(None, "xenvmc_wires"),
+            }),
+            GFP_KERNEL,
+        )
     }
+
+    /// The module that the channel belongs to.
+    #[inline]
+    pub(crate) fn frontend(&self) -> &Arc<Frontend> {
+        &self.frontend
+    }
+
+    /// The guest at the other end.
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// Our memory.
+    #[inline]
+    pub(crate) fn own(&self) -> &OwnRegion {
+        &self.own
+    }
+
+    /// The peer's memory, once it is mapped.
+    #[inline]
+    pub(crate) fn theirs(&self) -> Option<&PeerRegion> {
+        self.theirs.as_ref()
+    }
+
+    /// Takes the peer's memory in, once.
+    pub(crate) fn set_theirs(&self, region: PeerRegion) -> bool {
+        self.theirs.populate(region)
+    }
+
+    /// The state. Any context; may be old a moment later.
+    pub(crate) fn state(&self) -> State {
+        let index = self.state.load(Acquire) as usize;
+        State::ALL.get(index).copied().unwrap_or(State::Done)
+    }
+
+    /// Notes the state; the caller holds [`Self::control`].
+    pub(crate) fn set_state(&self, state: State) {
+        let index = State::ALL.iter().position(|&s| s == state).unwrap_or(0);
+        self.state.store(index as u32, Release);
+    }
+
+    /// Whether connections may begin ring segments.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.state().is_open() && !self.broken.load(Acquire)
+    }
+
+    /// Notes that the peer broke the protocol: logs it, once, and lets the upkeep end the channel. Any context but hard
+    /// interrupts.
+    pub(crate) fn violation(&self, violation: Violation) {
+        if !self.broken.xchg(true, Full) {
+            pr_warn!(
+                "domain {}: broke the protocol: {violation:?}\n",
+                self.peer.domid()
+            );
+            self.frontend.counters().channels_broken.inc();
+        }
+        self.kick();
+    }
+
+    /// Whether [`Self::violation`] was called.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Acquire)
+    }
+
+    /// Connects or disconnects the event channel and the work items.
+    pub(crate) fn set_wires(&self, wires: Option<Arc<Wires>>) -> Option<Arc<Wires>> {
+        core::mem::replace(&mut *self.wires.lock(), wires)
+    }
+
+    /// Asks for a run of the upkeep. Any context but hard interrupts.
+    pub(crate) fn kick(&self) {
+        if let Some(wires) = &*self.wires.lock() {
+            wires.kick();
+        }
+    }
+
+    /// Asks for a run of the upkeep in `delay_ms` milliseconds.
+    pub(crate) fn kick_after(&self, delay_ms: u32) {
+        if let Some(wires) = &*self.wires.lock() {
+            wires.kick_after(delay_ms);
+        }
+    }
+
+    /// Sends an event to the peer. Any context but hard interrupts.
+    pub(crate) fn notify(&self) {
+        self.frontend.counters().events_sent.inc();
+        if let Some(wires) = &*self.wires.lock() {
+            wires.notify();
+        }
+    }
+
+    /// Posts a notice about a connection, unless one is on its way. Softirq or process context.
+    pub(crate) fn post(&self, link: &Link) {
+        let Some(theirs) = self.theirs() else { return };
+        let event = {
+            let mut out = self.notices_out.lock();
+            let mut posted = link.posted.lock();
+            let cons = theirs.root().word(root::NOTICE_CONS);
+            match out.is_outstanding::<VirtFence>(&posted, &cons) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    drop((posted, out));
+                    return self.violation(error.into());
+                }
+            }
+            let at = out.push();
+            self.own.write_notice(at, link.peer());
+            *posted = out.posted();
+            out.publish::<VirtFence>(
+                &self.own.root().word(root::NOTICE_PROD),
+                &theirs.root().word(root::NOTICE_EVENT),
+            )
+        };
+        self.frontend.counters().notices_sent.inc();
+        if event {
+            self.notify();
+        }
+    }
+
+    /// Sends a control message. Softirq or process context.
+    ///
+    /// # Errors
+    ///
+    /// [`Decline::QueueFull`] if the peer has not read enough of what was sent before; [`Decline::NoChannel`].
+    pub(crate) fn send(&self, message: &Message) -> core::result::Result<(), Decline> {
+        let theirs = self.theirs().ok_or(Decline::NoChannel)?;
+        let event = {
+            let mut out = self.control_out.lock();
+            let cons = theirs.root().word(root::CONTROL_CONS);
+            let room = out.room(xenvmc_core::SharedLoad::load_acquire(&cons));
+            match room {
+                Ok(0) => return Err(Decline::QueueFull),
+                Ok(_) => {}
+                Err(error) => {
+                    drop(out);
+                    self.violation(error.into());
+                    return Err(Decline::Broken);
+                }
+            }
+            let at = out.push();
+            self.own
+                .write_control(at, &message.emit())
+                .map_err(|_| Decline::Other)?;
+            out.publish::<VirtFence>(
+                &self.own.root().word(root::CONTROL_PROD),
+                &theirs.root().word(root::CONTROL_EVENT),
+            )
+        };
+        if event {
+            self.notify();
+        }
+        Ok(())
+    }
+
+    /// Calls `take`, and grows the arena if it says that this would help. Process context.
+    fn with_room<R>(
+        &self,
+        mut take: impl FnMut(&mut Slots) -> core::result::Result<R, Shortage>,
+    ) -> core::result::Result<R, Decline> {
+        let chunks = match take(&mut self.slots.lock()) {
+            Ok(taken) => return Ok(taken),
+            Err(Shortage::Decline(reason)) => return Err(reason),
+            Err(Shortage::Chunks(chunks)) => chunks,
+        };
+        self.grow(chunks);
+        // The peer has to map it first, unless somebody else has freed what we need.
+        match take(&mut self.slots.lock()) {
+            Ok(taken) => Ok(taken),
+            Err(Shortage::Decline(reason)) => Err(reason),
+            Err(Shortage::Chunks(_)) => Err(Decline::NoMemory),
+        }
+    }
+
+    /// Grows the arena to `chunks` chunks, or as far as memory goes.
+    fn grow(&self, chunks: u32) {
+        let _growing = self.growing.lock();
+        let granted = self.slots.lock().arena().granted();
+        for chunk in granted..chunks {
+            if let Err(error) = self.own.add_chunk(chunk) {
+                warn_no_growth(self, error);
+                break;
+            }
+            if self.slots.lock().arena().grow(chunk + 1).is_err() {
+                break;
+            }
+        }
+        self.notify();
+    }
+
+    /// Takes a slot for `stream`, zeroed. Process context.
+    pub(crate) fn take_slot(
+        &self,
+        stream: &Arc<AdoptedStream>,
+    ) -> core::result::Result<SlotId, Decline> {
+        let id = self.with_room(|slots| slots.take(stream))?;
+        let zeroed = self.own.page(id.page()).map(|page| {
+            page.write(
+                id.offset() as usize,
+                &[0; xenvmc_core::wire::SLOT_SIZE as usize],
+            )
+        });
+        match zeroed {
+            Some(Ok(())) => Ok(id),
+            _ => {
+                self.put_slot(id);
+                Err(Decline::Other)
+            }
+        }
+    }
+
+    /// Gives a slot back.
+    pub(crate) fn put_slot(&self, id: SlotId) {
+        let holder = self.slots.lock().put(id);
+        drop(holder);
+    }
+
+    /// Takes an extent of 2^`order` pages. Process context.
+    pub(crate) fn take_extent(&self, order: u8) -> core::result::Result<Extent, Decline> {
+        self.with_room(|slots| slots.allocate(order))
+    }
+
+    /// Gives an extent back. Softirq or process context.
+    pub(crate) fn put_extent(&self, extent: Extent) {
+        self.slots.lock().free(extent);
+    }
+
+    /// The table of slots and extents.
+    pub(crate) fn slots(&self) -> &BhSpinLock<Slots> {
+        &self.slots
+    }
+
+    /// Notes that a connection has ended here, or has something else to be done for it. Any context but hard interrupts.
+    pub(crate) fn note_tending(&self) {
+        self.tending.fetch_add(1, Full);
+        self.kick();
+    }
+
+    /// Whether [`Self::note_tending`] was called since this was asked last.
+    pub(crate) fn take_tending(&self) -> bool {
+        self.tending.xchg(0, Full) != 0
+    }
+
+    /// Writes what users may want to know of the channel, in one line.
+    pub(crate) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut slots = self.slots.lock();
+        let used = slots.used();
+        let arena = slots.arena();
+        write!(
+            f,
+            "state={:?} connections={used} arena_pages_used={} arena_chunks={} arena_chunks_mapped={} arena_chunks_limit={}",
+            self.state(),
+            arena.used(),
+            arena.granted(),
+            arena.mapped(),
+            arena.limit(),
+        )
+    }
+}
+
+fn warn_no_growth(channel: &Channel, error: Error) {
+    pr_warn!(
+        "domain {}: the arena could not grow: {error:?}\n",
+        channel.peer.domid()
+    );
 }

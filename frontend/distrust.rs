@@ -14,7 +14,8 @@ use kernel::{
     },
 };
 
-/// How long a peer is not believed after its first false claim; each further one doubles it.
+/// How long a peer is not believed after its first false claim; each further one doubles it, unless
+/// the one before was over for longer than [`DISTRUST_MAX_MS`].
 const DISTRUST_MS: u32 = 1_000;
 
 /// How long a peer is not believed at most.
@@ -42,23 +43,17 @@ impl Distrust {
 
     /// A claim was found false.
     pub(crate) fn begin(&self) {
-        if self.is_on() {
+        let (now, until) = (self.now_ms(), self.until_ms.load(Relaxed));
+        if now < until {
             return;
         }
+        let is_long_ago = now - until > u64::from(DISTRUST_MAX_MS);
         let length = match self.length_ms.load(Relaxed) {
-            0 => DISTRUST_MS,
+            last if last == 0 || is_long_ago => DISTRUST_MS,
             last => min(last.saturating_mul(2), DISTRUST_MAX_MS),
         };
         self.length_ms.store(length, Relaxed);
-        self.until_ms
-            .store(self.now_ms() + u64::from(length), Relaxed);
-    }
-
-    /// A claim was proven. That shortens nothing that has begun.
-    pub(crate) fn end(&self) {
-        if self.length_ms.load(Relaxed) != 0 && !self.is_on() {
-            self.length_ms.store(0, Relaxed);
-        }
+        self.until_ms.store(now + u64::from(length), Relaxed);
     }
 
     /// Returns whether the peer is not believed for now.

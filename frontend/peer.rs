@@ -9,9 +9,16 @@ use crate::{
 use core::fmt;
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    },
 };
 use xenvmc_core::announce::{
+    Address,
     Addresses,
     Announcement,
     VERSION, //
@@ -36,6 +43,8 @@ pub(crate) struct Peer {
     #[pin]
     addresses: BhSpinLock<Addresses>,
     distrust: Arc<Distrust>,
+    /// A connection wants a channel to it.
+    wanted: Atomic<bool>,
     /// The channel to it, if there is one.
     #[pin]
     pub(crate) channel: BhSpinLock<Option<Arc<Channel>>>,
@@ -66,6 +75,7 @@ impl Peer {
                 features: announcement.features,
                 addresses <- new_bh_spinlock!(addresses, "xenvmc_peer_addresses"),
                 distrust,
+                wanted: Atomic::new(false),
                 channel <- new_bh_spinlock!(None, "xenvmc_peer_channel"),
             }),
             GFP_KERNEL,
@@ -97,6 +107,26 @@ impl Peer {
         self.addresses.lock().clone()
     }
 
+    /// Returns whether it claims `address`. Process or softirq context.
+    pub(crate) fn has_address(&self, address: Address) -> bool {
+        self.addresses.lock().contains(address)
+    }
+
+    /// Returns the channel to it, if there is one. Process or softirq context.
+    pub(crate) fn channel(&self) -> Option<Arc<Channel>> {
+        self.channel.lock().clone()
+    }
+
+    /// Notes that a connection wants a channel to it. Any context.
+    pub(crate) fn want_channel(&self) {
+        self.wanted.store(true, Relaxed);
+    }
+
+    /// Returns whether a channel was wanted since this was asked last.
+    pub(crate) fn take_wanted(&self) -> bool {
+        self.wanted.xchg(false, Relaxed)
+    }
+
     /// Returns whether `announcement` is of this instance, with maybe other addresses.
     pub(crate) fn is_same(&self, announcement: &Announcement) -> bool {
         self.instance == announcement.instance
@@ -110,7 +140,7 @@ impl Peer {
     }
 
     /// Returns what a later instance takes over.
-    pub(crate) fn distrust_of_it(&self) -> &Arc<Distrust> {
+    pub(crate) fn shared_distrust(&self) -> &Arc<Distrust> {
         &self.distrust
     }
 
@@ -118,12 +148,6 @@ impl Peer {
     /// doubles each time that this happens again. Any context but hard interrupts.
     pub(crate) fn distrust(&self) {
         self.distrust.begin();
-    }
-
-    /// Notes that a claim of it was proven: the next false one counts as the first, unless it is
-    /// not believed at the moment, which no proof shortens. Any context but hard interrupts.
-    pub(crate) fn trust(&self) {
-        self.distrust.end();
     }
 
     /// Returns whether it is not believed for now. Any context.

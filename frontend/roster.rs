@@ -155,15 +155,21 @@ impl Roster {
 
     /// Returns what is known of the claims of each peer, now or before.
     fn distrusts(&self) -> impl Iterator<Item = (DomId, &Arc<Distrust>)> {
-        let peers = self.peers().map(|peer| (peer.domid(), peer.distrust_of_it()));
-        let outcasts = self.outcasts.iter().map(|(domid, distrust)| (*domid, distrust));
-        peers.chain(outcasts)
+        let peers = self
+            .peers()
+            .map(|peer| (peer.domid(), peer.shared_distrust()));
+        let outcasts = self
+            .outcasts
+            .iter()
+            .map(|(domid, distrust)| (*domid, distrust));
+        Iterator::chain(peers, outcasts)
     }
 
     /// Returns what is known of the claims of a peer.
     fn distrust(&self, domid: DomId) -> Option<&Arc<Distrust>> {
         let mut all = self.distrusts();
-        all.find(|(id, _)| *id == domid).map(|(_, distrust)| distrust)
+        all.find(|(id, _)| *id == domid)
+            .map(|(_, distrust)| distrust)
     }
 
     fn entry(&self, domid: DomId) -> Option<&Entry> {

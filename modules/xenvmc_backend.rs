@@ -1,21 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The module `xenvmc_backend`.
+//! The module `xenvmc_backend`, for Dom0.
 
 use kernel::prelude::*;
+use xenvmc_back::Backend;
 
 module! {
     type: Module,
     name: "xenvmc_backend",
     authors: ["The XenVMC authors"],
-    description: "Socket acceleration between co-resident Xen guests: backend",
+    description: "Introduces co-resident Xen guests to each other, for socket acceleration",
     license: "GPL v2",
+    params: {
+        default_group: u8 {
+            default: 1,
+            description: "group of guests without /local/domain/N/xenvmc/group: 1 = one for all (default), 0 = none, they see nobody",
+        },
+    },
 }
 
-struct Module;
+/// What the module holds.
+struct Module(#[expect(dead_code)] Backend);
 
 impl kernel::Module for Module {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        Ok(Module)
+        let default_all = match *module_parameters::default_group.value() {
+            0 => false,
+            1 => true,
+            _ => return Err(EINVAL),
+        };
+        Ok(Self(Backend::new(default_all)?))
     }
 }

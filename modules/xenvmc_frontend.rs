@@ -4,8 +4,8 @@
 
 use kernel::prelude::*;
 use xenvmc_front::{
-    Frontend,
-    RawSettings, //
+    RawSettings,
+    Running, //
 };
 
 module! {
@@ -47,12 +47,12 @@ module! {
 }
 
 struct Module {
-    _frontend: Frontend,
+    _running: Running,
 }
 
 impl kernel::Module for Module {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        let frontend = Frontend::start(RawSettings {
+        let running = Running::start(RawSettings {
             enabled: *module_parameters::enabled.value(),
             ring_kib: *module_parameters::ring_kib.value(),
             initial_ring_kib: *module_parameters::initial_ring_kib.value(),
@@ -62,7 +62,7 @@ impl kernel::Module for Module {
             upgrade_kib: *module_parameters::upgrade_kib.value(),
         })?;
         Ok(Module {
-            _frontend: frontend,
+            _running: running,
         })
     }
 }

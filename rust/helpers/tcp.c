@@ -76,3 +76,13 @@ struct tcp_skb_cb *xenvmc_helper_tcp_skb_cb(struct sk_buff *skb)
 {
 	return TCP_SKB_CB(skb);
 }
+
+u32 xenvmc_helper_tcp_received_data_seq(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->rcv_nxt) - (sock_flag(sk, SOCK_DONE) ? 1 : 0);
+}
+
+void xenvmc_helper_tcp_push_pending(struct sock *sk)
+{
+	tcp_sk(sk)->nonagle |= TCP_NAGLE_PUSH;
+}

@@ -4,7 +4,6 @@
 //!
 //! C headers: `include/linux/inetdevice.h`, `include/net/addrconf.h`, `include/linux/netdevice.h`.
 
-use crate::tuple::Address;
 use core::ffi::c_void;
 use kernel::ffi::{
     c_int,
@@ -15,6 +14,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::types::Opaque;
 use net_sys as bindings;
+use xenvmc_core::message::Address;
 
 /// Calls `visit` for each address of each netfront device of the initial network namespace, IPv4 first for each device.
 /// Loopback and multicast addresses do not occur; link-local ones do.

@@ -203,6 +203,14 @@ impl<C: Connection> Adopted<C> {
         Ok(unsafe { ArcBorrow::from_raw(container_of!(proto.cast::<UnsafeCell<bindings::proto>>(), Self, proto)) })
     }
 
+    /// Returns what a locked socket was taken over with, if it was.
+    pub fn find(locked: &Locked<'_>) -> Option<Arc<Self>> {
+        // SAFETY: alive, and its lock is held.
+        unsafe { Self::of(locked.socket().as_ptr()) }
+            .ok()
+            .map(Arc::from)
+    }
+
     /// Returns the socket.
     pub fn socket(&self) -> &Socket {
         &self.socket
@@ -214,6 +222,19 @@ impl<C: Connection> Adopted<C> {
             locked: self.socket.lock(),
             adopted: self,
         }
+    }
+
+    /// Runs `f` with the guard for a lock that the caller holds; does nothing if it is another socket's.
+    pub fn with_lock<R>(
+        &self,
+        locked: &mut Locked<'_>,
+        f: impl FnOnce(&mut Guard<'_, C>) -> R,
+    ) -> Option<R> {
+        if locked.socket().as_ptr() != self.socket.as_ptr() {
+            return None;
+        }
+        // SAFETY: `locked` shows that the lock is held, and is not used while it is borrowed.
+        Some(f(&mut unsafe { self.assume_locked() }))
     }
 
     /// Returns the guard for a lock that is held already.

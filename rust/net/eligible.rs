@@ -61,7 +61,7 @@ pub fn why_not_adopt(locked: &Locked<'_>) -> Option<Decline> {
     let proto: *const bindings::proto = unsafe { (*sk).__sk_common.skc_prot };
     let tcp = [&raw const bindings::tcp_prot, &raw const bindings::tcpv6_prot];
     if !tcp.contains(&proto) {
-        return Some(Decline::ForeignProtocol);
+        return Some(Decline::Protocol);
     }
     // SAFETY: alive and locked, in the helpers below too.
     unsafe {
@@ -116,7 +116,7 @@ pub fn needs_tcp(socket: &crate::socket::Socket) -> Option<Decline> {
         if bindings::sk_is_paced(sk) {
             Some(Decline::Pacing)
         } else if bindings::sk_has_filter(sk) {
-            Some(Decline::Filter)
+            Some(Decline::SocketFilter)
         } else if bindings::sk_has_timestamps(sk) {
             Some(Decline::Timestamps)
         } else {

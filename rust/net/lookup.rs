@@ -5,21 +5,21 @@
 //! C headers: `include/net/inet_hashtables.h`, `include/net/inet6_hashtables.h`.
 
 use crate::socket::Socket;
-use crate::tuple::{
-    Address,
-    Tuple, //
-};
 use core::ptr::NonNull;
 use kernel::sync::aref::ARef;
 use net_sys as bindings;
+use xenvmc_core::message::{
+    Address,
+    Tuple, //
+};
 
-/// Finds the established connection `tuple`, as this end sees it, in the initial network namespace.
+/// Finds the established connection `tuple`, this end's address as the source, in the initial network namespace.
 ///
 /// Process or softirq context. Sockets bound to a device are not found.
 pub fn find_established(tuple: &Tuple) -> Option<ARef<Socket>> {
-    let (local_port, remote_port) = (tuple.local_port, tuple.remote_port.to_be());
+    let (local_port, remote_port) = (tuple.src_port, tuple.dst_port.to_be());
     // The lookup wants a packet's view: the source of what arrives is the remote end.
-    let sk = match (tuple.remote, tuple.local) {
+    let sk = match (tuple.dst, tuple.src) {
         (Address::V4(source), Address::V4(destination)) => {
             // SAFETY: `init_net` lives for ever; the lookup takes its own RCU protection.
             unsafe {

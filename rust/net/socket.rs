@@ -134,6 +134,20 @@ impl Socket {
         unsafe { bindings::tcp_rcv_nxt(self.as_ptr()) }
     }
 
+    /// Returns the sequence number behind the last byte received: [`Self::received_seq`] without the end of the stream.
+    /// Stable with the socket locked.
+    pub fn received_data_seq(&self) -> u32 {
+        // SAFETY: alive and TCP.
+        unsafe { bindings::tcp_received_data_seq(self.as_ptr()) }
+    }
+
+    /// Resets the connection, as if the peer had, with `errno` (positive). Bytes that TCP has received can still be read.
+    /// Process context, no lock held.
+    pub fn abort(&self, errno: i32) {
+        // SAFETY: alive; process context. The result says only that it was closed before.
+        unsafe { bindings::tcp_abort(self.as_ptr(), errno) };
+    }
+
     /// Returns how many bytes a read waits for: `len` with MSG_WAITALL, else SO_RCVLOWAT, and at least one. Any context.
     pub fn low_water(&self, wait_all: bool, len: usize) -> usize {
         let len = i32::try_from(len).unwrap_or(i32::MAX);
@@ -268,6 +282,18 @@ impl<'a> Locked<'a> {
     pub fn has_unsent(&self) -> bool {
         // SAFETY: alive, TCP, locked.
         unsafe { bindings::tcp_has_unsent(self.socket.as_ptr()) }
+    }
+
+    /// Whether the application holds small segments back (TCP_CORK, MSG_MORE).
+    pub fn is_corked(&self) -> bool {
+        // SAFETY: alive, TCP, locked.
+        unsafe { bindings::tcp_is_corked(self.socket.as_ptr()) }
+    }
+
+    /// Lets TCP send what it has as soon as the window allows, whatever Nagle says; for what is queued now.
+    pub fn push_pending(&mut self) {
+        // SAFETY: alive, TCP, locked.
+        unsafe { bindings::tcp_push_pending(self.socket.as_ptr()) }
     }
 
     /// Whether urgent data is pending.

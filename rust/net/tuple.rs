@@ -5,32 +5,10 @@
 use crate::socket::Socket;
 use net_sys as bindings;
 
-pub use xenvmc_core::announce::Address;
-
-/// The 4-tuple of a connection as one of its two ends sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Tuple {
-    /// This end's address. An IPv4-mapped IPv6 address is given as IPv4.
-    pub local: Address,
-    /// This end's port, host byte order.
-    pub local_port: u16,
-    /// The other end's address, of the same family as `local`.
-    pub remote: Address,
-    /// The other end's port, host byte order.
-    pub remote_port: u16,
-}
-
-impl Tuple {
-    /// Returns the same connection as the other end sees it.
-    pub fn reversed(&self) -> Self {
-        Self {
-            local: self.remote,
-            local_port: self.remote_port,
-            remote: self.local,
-            remote_port: self.local_port,
-        }
-    }
-}
+use xenvmc_core::message::{
+    Address,
+    Tuple, //
+};
 
 /// Where an IPv4 address lies in an IPv4-mapped IPv6 one (RFC 4291, section 2.5.5.2).
 const MAPPED_PREFIX: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
@@ -44,7 +22,7 @@ fn from_v6(octets: [u8; 16]) -> Address {
 }
 
 impl Socket {
-    /// Returns the connection's addresses and ports, or [`None`] for a socket that is neither IPv4 nor IPv6.
+    /// Returns the connection's addresses and ports, this end's as the source, or [`None`] for a socket that is neither IPv4 nor IPv6.
     ///
     /// Any context. The answer is stable from the state ESTABLISHED on, until a disconnect.
     pub fn tuple(&self) -> Option<Tuple> {
@@ -81,10 +59,10 @@ impl Socket {
             _ => return None,
         };
         Some(Tuple {
-            local,
-            local_port,
-            remote,
-            remote_port,
+            src: local,
+            dst: remote,
+            src_port: local_port,
+            dst_port: remote_port,
         })
     }
 }

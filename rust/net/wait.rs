@@ -52,6 +52,20 @@ pub fn restart() -> Error {
     Error::from_errno(-(bindings::ERESTARTNOINTR as i32))
 }
 
+/// Tells the processor that this is a loop that waits for memory to change. Any context.
+#[inline]
+pub fn relax() {
+    // SAFETY: no requirements.
+    unsafe { bindings::cpu_relax() }
+}
+
+/// Whether the current task should stop looking and let others run, or has a signal to see to. Process context.
+#[inline]
+pub fn is_wanted_elsewhere() -> bool {
+    // SAFETY: concerns the current task only.
+    unsafe { bindings::current_is_wanted() }
+}
+
 impl<C: Connection> Adopted<C> {
     /// Sleeps until `ready` says true, `timeout` (jiffies, updated) runs out, or a signal is pending.
     ///

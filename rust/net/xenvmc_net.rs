@@ -66,12 +66,10 @@ pub use tracepoint::{
     StateProbe,
     TcpState, //
 };
-pub use tuple::{
-    Address,
-    Tuple, //
-};
 pub use wait::{
     interrupted,
+    is_wanted_elsewhere,
+    relax,
     restart,
     Woken, //
 };

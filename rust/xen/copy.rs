@@ -43,6 +43,12 @@ impl PageAddress {
         Self(ptr)
     }
 
+    /// Returns the address of the page's first word.
+    #[inline]
+    pub(crate) fn start(self) -> NonNull<u32> {
+        self.0.cast()
+    }
+
     /// Returns the address of `len` bytes from byte `offset` on.
     ///
     /// # Errors

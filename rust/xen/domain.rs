@@ -59,6 +59,13 @@ impl fmt::Display for DomId {
     }
 }
 
+// The kernel's macros for messages want the trait above, all other formatting this one.
+impl core::fmt::Display for DomId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 /// Returns whether the kernel runs in a Xen domain of any kind.
 pub fn is_guest() -> bool {
     // SAFETY: Reads variables that are constant after boot.

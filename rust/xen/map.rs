@@ -24,6 +24,7 @@ use core::{
     },
 };
 use kernel::{
+    page::PAGE_SIZE,
     error::to_result,
     iov::IovIterDest,
     prelude::*, //
@@ -45,7 +46,7 @@ const FLAGS: u32 = xen_sys::GNTMAP_host_map | xen_sys::GNTMAP_readonly;
 ///
 /// # Invariants
 ///
-/// The three lists are equally long. `pages[i]` came from `xen_alloc_unpopulated_pages`, is mapped
+/// The three lists are equally long, one at least. `pages[i]` came from `xen_alloc_unpopulated_pages`, is mapped
 /// to a page of the peer by the handle in `unmap[i]`, and can be read at `addresses[i]`.
 pub struct PeerPages {
     pages: KVec<*mut xen_sys::page>,
@@ -161,6 +162,13 @@ impl PeerPages {
         // SAFETY: By the type invariant the page, which the aligned words are in, is mapped for as
         // long as `self` lives.
         Ok(unsafe { PeerWords::from_raw(ptr, len) })
+    }
+
+    /// Returns the whole first page as words.
+    #[inline]
+    pub fn first(&self) -> PeerWords<'_> {
+        // SAFETY: By the type invariant there is a first page, mapped for as long as `self` lives.
+        unsafe { PeerWords::from_raw(self.addresses.get_unchecked(0).start(), PAGE_SIZE) }
     }
 
     /// Copies from byte `offset` of page `page` to `out`.

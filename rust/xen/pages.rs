@@ -123,6 +123,14 @@ impl OwnPage {
         Ok(unsafe { OwnWords::from_raw(ptr, len) })
     }
 
+    /// Returns the whole page as words.
+    #[inline]
+    pub fn all(&self) -> OwnWords<'_> {
+        // SAFETY: A page begins aligned, and is valid for reads and writes for as long as `self`
+        // lives.
+        unsafe { OwnWords::from_raw(self.address.start(), PAGE_SIZE) }
+    }
+
     /// Copies `data` to `offset`, before or after anything else in no defined order: a release
     /// store publishes it.
     ///

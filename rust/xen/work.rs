@@ -17,7 +17,7 @@ use kernel::{
 
 /// What a [`Task`] does.
 pub trait Run: Send + Sync + Sized + 'static {
-    /// Does it. Process context; never runs twice at once for the same task. `task` serves to ask
+    /// Does it. Process context, unless the queue is [`Queue::BottomHalf`]; never runs twice at once for the same task. `task` serves to ask
     /// for the next run.
     fn run(&self, task: &Task<Self>);
 }
@@ -29,6 +29,8 @@ pub enum Queue {
     Unbound,
     /// High priority, on the processor that asked.
     HighPriority,
+    /// In softirq context, soon: the handler must not sleep.
+    BottomHalf,
 }
 
 impl Queue {
@@ -38,6 +40,8 @@ impl Queue {
             Queue::Unbound => unsafe { xen_sys::system_dfl_wq },
             // SAFETY: The system's queues are made at boot and never change.
             Queue::HighPriority => unsafe { xen_sys::system_highpri_wq },
+            // SAFETY: The system's queues are made at boot and never change.
+            Queue::BottomHalf => unsafe { xen_sys::system_bh_wq },
         }
     }
 }

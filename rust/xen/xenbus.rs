@@ -8,7 +8,10 @@
 //! functions need process context and take milliseconds. They work while a driver is being frozen
 //! or restored.
 
-use core::ptr::NonNull;
+use core::{
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
 use kernel::{
     error::{
         from_err_ptr,
@@ -20,9 +23,13 @@ use kernel::{
 };
 
 /// Outside of any transaction.
-const XBT_NIL: xen_sys::xenbus_transaction = xen_sys::xenbus_transaction { id: 0 };
+const XBT_NIL: u32 = 0;
 
-/// The longest value that xenstore can have, in bytes.
+fn as_raw(t: u32) -> xen_sys::xenbus_transaction {
+    xen_sys::xenbus_transaction { id: t }
+}
+
+/// The longest value that xenstore can have, and the longest request, in bytes.
 pub const MAX_VALUE: usize = 4096;
 
 /// Returns the value at `path`.
@@ -40,10 +47,14 @@ pub fn read(path: &CStr) -> Result<KVec<u8>> {
 ///
 /// As [`read`], and `E2BIG` if the value is longer.
 pub fn read_bounded(path: &CStr, max: usize) -> Result<KVec<u8>> {
+    read_in(XBT_NIL, path, max)
+}
+
+fn read_in(t: u32, path: &CStr, max: usize) -> Result<KVec<u8>> {
     let mut len = 0;
     // SAFETY: The strings end in a zero byte, `len` is valid for writes.
     let value = from_err_ptr(unsafe {
-        xen_sys::xenbus_read(XBT_NIL, path.as_char_ptr(), c"".as_char_ptr(), &mut len)
+        xen_sys::xenbus_read(as_raw(t), path.as_char_ptr(), c"".as_char_ptr(), &mut len)
     })?;
     let value = Allocated(NonNull::new(value.cast()).ok_or(EIO)?);
     let len = len as usize;
@@ -62,12 +73,21 @@ pub fn read_bounded(path: &CStr, max: usize) -> Result<KVec<u8>> {
 ///
 /// # Errors
 ///
-/// `EACCES` if we may not, `ENOSPC` if a quota is used up, `EIO`, `ENOMEM`.
+/// `EACCES` if we may not, `ENOSPC` if a quota is used up, `E2BIG` if path and value together have
+/// more than [`MAX_VALUE`] bytes, `EIO`, `ENOMEM`.
 pub fn write(path: &CStr, value: &CStr) -> Result {
+    write_in(XBT_NIL, path, value)
+}
+
+fn write_in(t: u32, path: &CStr, value: &CStr) -> Result {
+    // Nobody else checks: a request that is too long is never answered, and the caller hangs.
+    if path.to_bytes_with_nul().len() + value.to_bytes().len() > MAX_VALUE {
+        return Err(E2BIG);
+    }
     // SAFETY: The strings end in a zero byte.
     to_result(unsafe {
         xen_sys::xenbus_write(
-            XBT_NIL,
+            as_raw(t),
             path.as_char_ptr(),
             c"".as_char_ptr(),
             value.as_char_ptr(),
@@ -81,8 +101,12 @@ pub fn write(path: &CStr, value: &CStr) -> Result {
 ///
 /// `ENOENT` if there is none, `EACCES` if we may not, `EIO`, `ENOMEM`.
 pub fn remove(path: &CStr) -> Result {
+    remove_in(XBT_NIL, path)
+}
+
+fn remove_in(t: u32, path: &CStr) -> Result {
     // SAFETY: The strings end in a zero byte.
-    to_result(unsafe { xen_sys::xenbus_rm(XBT_NIL, path.as_char_ptr(), c"".as_char_ptr()) })
+    to_result(unsafe { xen_sys::xenbus_rm(as_raw(t), path.as_char_ptr(), c"".as_char_ptr()) })
 }
 
 /// Returns the names of what is in the directory `path`.
@@ -91,10 +115,14 @@ pub fn remove(path: &CStr) -> Result {
 ///
 /// `ENOENT` if there is none, `EACCES` if we may not read it, `EIO`, `ENOMEM`.
 pub fn directory(path: &CStr) -> Result<Directory> {
+    directory_in(XBT_NIL, path)
+}
+
+fn directory_in(t: u32, path: &CStr) -> Result<Directory> {
     let mut len = 0;
     // SAFETY: The strings end in a zero byte, `len` is valid for writes.
     let names = from_err_ptr(unsafe {
-        xen_sys::xenbus_directory(XBT_NIL, path.as_char_ptr(), c"".as_char_ptr(), &mut len)
+        xen_sys::xenbus_directory(as_raw(t), path.as_char_ptr(), c"".as_char_ptr(), &mut len)
     })?;
     // INVARIANT: What the function returns.
     Ok(Directory {
@@ -133,6 +161,86 @@ impl Directory {
                 CStr::from_char_ptr(*self.names.0.as_ptr().cast::<*const c_char>().add(index))
             }
         })
+    }
+}
+
+/// Reads and writes that take effect all at once, or not at all: dropping it without
+/// [`Transaction::commit`] ends it without effect. Our own suspend waits for it, so it is short.
+///
+/// # Invariants
+///
+/// `id` is an open transaction.
+pub struct Transaction {
+    id: u32,
+}
+
+impl Transaction {
+    /// Begins.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if our quota of transactions is used up, `EIO`, `ENOMEM`.
+    pub fn begin() -> Result<Self> {
+        let mut t = as_raw(XBT_NIL);
+        // SAFETY: `t` is valid for writes.
+        to_result(unsafe { xen_sys::xenbus_transaction_start(&mut t) })?;
+        // INVARIANT: Started above.
+        Ok(Self { id: t.id })
+    }
+
+    /// As [`read_bounded`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn read_bounded(&self, path: &CStr, max: usize) -> Result<KVec<u8>> {
+        read_in(self.id, path, max)
+    }
+
+    /// As [`write`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn write(&self, path: &CStr, value: &CStr) -> Result {
+        write_in(self.id, path, value)
+    }
+
+    /// As [`remove`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn remove(&self, path: &CStr) -> Result {
+        remove_in(self.id, path)
+    }
+
+    /// As [`directory`].
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn directory(&self, path: &CStr) -> Result<Directory> {
+        directory_in(self.id, path)
+    }
+
+    /// Ends it with effect.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if somebody changed in the meantime what was read or written here: nothing took
+    /// effect, begin again. `EIO`, `ENOMEM`.
+    pub fn commit(self) -> Result {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: By the type invariant the transaction is open; it is not used after this.
+        to_result(unsafe { xen_sys::xenbus_transaction_end(as_raw(this.id), false) })
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant the transaction is open; it is not used after this.
+        unsafe { xen_sys::xenbus_transaction_end(as_raw(self.id), true) };
     }
 }
 

@@ -14,6 +14,7 @@ pub mod event;
 pub mod grant;
 pub mod pages;
 pub mod random;
+pub mod steal;
 pub mod watch;
 pub mod word;
 pub mod work;

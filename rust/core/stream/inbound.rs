@@ -24,7 +24,10 @@ use crate::{
         Words, //
     },
     wake,
-    wire::slot,
+    wire::{
+        slot,
+        RECORDS, //
+    },
 };
 
 /// What the next bytes of the direction are.
@@ -185,9 +188,14 @@ impl Inbound {
             // The copies of bytes and records /before/ the count. Partner: `Outbound::publish` and
             // `Outbound::poll_free`.
             own.word(slot::RX_SEGMENTS).store_release(entered);
+            // The count /before/ the look at the log: either we see that it was full, or the sender
+            // sees that it is not. Partner: the barrier in `Outbound::arm`.
+            F::full();
+            let published = peer.word(slot::TX_SEGMENTS).load_relaxed();
+            let was_full = published.wrapping_sub(self.told_entered) >= RECORDS;
+            // The sender has an extent to take back, or may wait for room in the log.
+            notice |= self.ended || was_full;
             self.told_entered = entered;
-            // The sender has an extent to take back, and may have waited for room in the log.
-            notice |= self.ended;
             self.ended = false;
         }
         notice

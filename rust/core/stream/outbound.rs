@@ -56,6 +56,11 @@ impl Outbound {
         self.writer.mode()
     }
 
+    /// Whether all records are published; if not, [`Self::publish`] had no room or was not called.
+    pub fn is_settled(&self) -> bool {
+        self.writer.is_settled()
+    }
+
     /// Bytes produced so far.
     pub const fn prod(&self) -> u32 {
         self.producer.prod()
@@ -88,6 +93,8 @@ impl Outbound {
     }
 
     /// Publishes the records that are due and for which the log has room; true = post a notice.
+    ///
+    /// If [`Self::is_settled`] thereby becomes true, writers of this end that sleep are to be woken.
     ///
     /// # Errors
     ///
@@ -181,6 +188,9 @@ impl Outbound {
         let seen = cons.load_acquire();
         let free = self.producer.free(seen)?;
         if !self.writer.is_settled() {
+            // The count of records /before/ the second look at the reader's. Partner: the barrier in
+            // `Inbound::publish`.
+            F::full();
             let entered = peer.word(slot::RX_SEGMENTS).load_acquire();
             return Ok(self.writer.is_blocked(entered)?);
         }

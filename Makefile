@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+#     make                  both modules, for the newest Debian kernel, in the toolbox (build/modules/*.ko)
+#     make KDIR=DIRECTORY   both modules for the kernel of that build directory, with this host's compilers
+#     make install          those of KDIR (default: the running kernel) into /lib/modules/…/updates
+#     make check            formats, lints, documents, layers
+#     make test             all tests; ends with "N passed, N failed"
+#     make demo             netperf between two guests, without and with the modules (QUICK=1: a subset)
+#     make bench            the ring alone, on this host
+#     make update           look for a newer kernel, and take it for the toolbox
+#     make clean            remove build/;  make distclean: and the caches
+
+toolbox := scripts/toolbox run --
+ifdef KDIR
+build := scripts/build-modules $(KDIR)
+else
+build := $(toolbox) scripts/build-modules /usr/src/linux
+endif
+
+all:
+	@$(build) modules modules
+
+install: KDIR ?= /lib/modules/$(shell uname -r)/build
+install:
+	@scripts/build-modules $(KDIR) modules modules
+	@scripts/build-modules $(KDIR) modules INSTALL_MOD_DIR=updates modules_install
+	@depmod $(if $(INSTALL_MOD_PATH),-b $(INSTALL_MOD_PATH)) $$(cat $(KDIR)/include/config/kernel.release)
+
+check:
+	@scripts/check
+
+test:
+	@scripts/test
+
+demo:
+	@QUICK=$(QUICK) scripts/demo
+
+bench:
+	@$(toolbox) cargo bench --locked --manifest-path rust/core/Cargo.toml --target-dir build/cargo
+
+update:
+	@scripts/toolbox update
+
+clean:
+	@rm -rf build
+
+distclean: clean
+	@scripts/toolbox remove
+
+.PHONY: all install check test demo bench update clean distclean

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How much a guest may ask of Dom0: one [`Budget`] per guest and purpose.
+
+use kernel::time::{
+    Instant,
+    Monotonic, //
+};
+
+/// A number of tokens that refills with time.
+pub(crate) struct Budget {
+    burst: u32,
+    refill_ms: i64,
+    left: u32,
+    since: Instant<Monotonic>,
+}
+
+impl Budget {
+    /// Makes a full budget of `burst` tokens, of which one comes back every `refill_ms`.
+    pub(crate) fn new(burst: u32, refill_ms: u32) -> Self {
+        Self {
+            burst,
+            refill_ms: i64::from(refill_ms.max(1)),
+            left: burst,
+            since: Instant::now(),
+        }
+    }
+
+    /// Takes a token and returns whether there was one.
+    pub(crate) fn take(&mut self) -> bool {
+        let back = self.since.elapsed().as_millis() / self.refill_ms;
+        if back > 0 {
+            let back = u32::try_from(back).unwrap_or(u32::MAX);
+            self.left = self.left.saturating_add(back).min(self.burst);
+            self.since = Instant::now();
+        }
+        if self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        true
+    }
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How a channel ends (protocol §9): both sides go back to TCP, take over what is unread, and let go of each other's memory.
+//!
+//! If the peer cannot follow (it is gone, too slow, or broke the protocol) we end alone: what is in its ring and complete is
+//! delivered, and connections of which bytes may be missing are reset.
+
+use crate::channel::Channel;
+use crate::control::{
+    Control,
+    RETRY_MS, //
+};
+use crate::giveback;
+use crate::handshake;
+use crate::stream::{
+    is_on,
+    AdoptedStream, //
+};
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::time::delay::fsleep;
+use kernel::time::{
+    Delta,
+    Instant,
+    Monotonic, //
+};
+use xenvmc_core::channel::{
+    Event,
+    State, //
+};
+use xenvmc_core::shared::SharedLoad;
+use xenvmc_core::wire::{
+    self,
+    slot,
+    SlotId, //
+};
+use xenvmc_core::Words;
+
+/// How long a peer may take to close its side; then we end alone.
+pub(crate) const CLOSE_MS: i64 = 5_000;
+
+/// The streams that have slots; none if there is no memory, which is then tried again.
+fn streams(channel: &Channel) -> Option<KVec<(SlotId, Arc<AdoptedStream>)>> {
+    let mut streams = KVec::new();
+    channel.slots().lock().streams(&mut streams).ok()?;
+    Some(streams)
+}
+
+/// Does what the state of a channel that ends asks for. The upkeep, under the channel's control lock.
+pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
+    if matches!(control.state, State::Closing | State::Drained) && is_late(control) {
+        pr_warn!("domain {}: did not close in time\n", channel.peer().domid());
+        control.advance(channel, Event::Timeout);
+    }
+    match control.state {
+        State::Init | State::Open => return,
+        State::Closing => {
+            if !control.is_announced && finish_all(channel) {
+                control.announce(channel);
+            }
+            if control.is_announced && control.peer_state.is_closing() && drain_all(channel) {
+                control.advance(channel, Event::Drained);
+            }
+        }
+        State::Lost => {
+            end_alone(channel);
+            control.advance(channel, Event::Drained);
+        }
+        State::Broken => {
+            reset_all(channel);
+            control.advance(channel, Event::Drained);
+        }
+        State::Drained | State::Done => {}
+    }
+    if control.state == State::Drained && control.peer_state.is_drained() {
+        control.advance(channel, Event::PeerDrained);
+    }
+    if control.state == State::Done {
+        if !control.is_buried {
+            control.is_buried = true;
+            handshake::end_all(channel);
+            channel.frontend().bury(channel);
+            pr_info!("domain {}: channel closed\n", channel.peer().domid());
+        }
+    } else {
+        // Where no event may come, the clock drives it.
+        channel.kick_after(RETRY_MS);
+    }
+}
+
+fn is_late(control: &mut Control) -> bool {
+    let since = *control.since.get_or_insert_with(Instant::<Monotonic>::now);
+    since.elapsed().as_millis() > CLOSE_MS
+}
+
+/// Puts all our directions on TCP; true = the last record of each is published.
+fn finish_all(channel: &Arc<Channel>) -> bool {
+    let Some(streams) = streams(channel) else {
+        return false;
+    };
+    let mut all = true;
+    for (_, stream) in streams {
+        let mut guard = stream.lock();
+        let Some(link) = guard.state().link.clone() else {
+            continue;
+        };
+        match giveback::finish_sending(&stream, &mut guard, &link) {
+            Ok(done) => all &= done,
+            Err(violation) => {
+                drop(guard);
+                channel.violation(violation);
+                return false;
+            }
+        }
+        drop(guard);
+        stream.socket().write_space();
+    }
+    all
+}
+
+/// Takes everything that is unread out of the peer's rings; true = done.
+fn drain_all(channel: &Arc<Channel>) -> bool {
+    let Some(streams) = streams(channel) else {
+        return false;
+    };
+    let mut all = true;
+    for (_, stream) in streams {
+        if stream.has_ended() || !is_on(&stream, channel) {
+            continue;
+        }
+        match giveback::drain(&stream) {
+            Ok(done) => all &= done,
+            Err(violation) => {
+                channel.violation(violation);
+                return false;
+            }
+        }
+    }
+    all
+}
+
+/// The peer is gone: delivers what is complete, and resets the connections that are not.
+fn end_alone(channel: &Arc<Channel>) {
+    let Some(streams) = streams(channel) else {
+        return;
+    };
+    for (_, stream) in streams {
+        if stream.has_ended() || !is_on(&stream, channel) {
+            continue;
+        }
+        let complete = matches!(giveback::drain(&stream), Ok(true)) && is_all_read(&stream);
+        let ended = channel.theirs().zip(peer_slot(&stream)).is_some_and(|(theirs, peer)| {
+            theirs.slot(peer).is_some_and(|words| {
+                words.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0
+            })
+        });
+        if !(complete && (ended || !stream.has_used_ring())) {
+            giveback::reset(&stream);
+        }
+    }
+}
+
+/// Whether the peer has read all that is in our ring.
+fn is_all_read(stream: &AdoptedStream) -> bool {
+    let link = stream.watch.lock().link.clone();
+    link.is_none_or(|link| {
+        link.view().is_none_or(|view| {
+            let prod = view.own.word(slot::TX_PROD).load_relaxed();
+            prod == view.peer.word(slot::RX_CONS).load_acquire()
+        })
+    })
+}
+
+fn peer_slot(stream: &AdoptedStream) -> Option<SlotId> {
+    stream.watch.lock().link.as_ref().map(|link| link.peer())
+}
+
+/// The peer is not to be believed: resets all connections that had to do with it.
+fn reset_all(channel: &Arc<Channel>) {
+    let Some(streams) = streams(channel) else {
+        return;
+    };
+    for (_, stream) in streams {
+        if is_on(&stream, channel) && stream.has_used_ring() {
+            giveback::reset(&stream);
+        }
+    }
+}
+
+/// Waits until a channel is over, at most twice as long as both sides may take. Process context.
+pub(crate) fn wait(channel: &Arc<Channel>) {
+    let start = Instant::<Monotonic>::now();
+    while channel.state() != State::Done {
+        if start.elapsed().as_millis() > 2 * CLOSE_MS {
+            pr_err!("domain {}: the channel does not end\n", channel.peer().domid());
+            return;
+        }
+        fsleep(Delta::from_millis(2));
+    }
+}
+
+/// Closes a channel and waits for its end: what is unread on either side becomes TCP's. Process context.
+pub(crate) fn close(channel: &Arc<Channel>) {
+    let mut control = channel.control.lock();
+    control.advance(channel, Event::Close);
+    drop(control);
+    channel.kick();
+    wait(channel);
+}

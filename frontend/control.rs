@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The upkeep of a channel: all that an event may ask for and that may sleep. One run at a time, in process context.
+
+use crate::channel::Channel;
+use crate::closing;
+use crate::handshake;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::time::{
+    Instant,
+    Monotonic, //
+};
+use xenvmc_core::channel::{
+    Event,
+    PeerState,
+    State, //
+};
+use xenvmc_core::message::Message;
+use xenvmc_core::queue::Consumer;
+use xenvmc_core::shared::{
+    SharedLoad,
+    SharedStore, //
+};
+use xenvmc_core::wire::root;
+use xenvmc_core::Error as Violation;
+use xenvmc_core::Words;
+use xenvmc_xen::word::VirtFence;
+
+/// Milliseconds after which something that could not be done for want of memory or room is tried again.
+pub(crate) const RETRY_MS: u32 = 10;
+
+/// What the upkeep knows.
+pub(crate) struct Control {
+    consumer: Consumer,
+    /// The peer's state word.
+    pub(crate) peer_state: PeerState,
+    /// The state of our end.
+    pub(crate) state: State,
+    /// The state word tells the peer of `state`. Not so while CLOSING is not yet true for all connections.
+    pub(crate) is_announced: bool,
+    /// The channel was given to the undertaker.
+    pub(crate) is_buried: bool,
+    /// Since when we have been closing.
+    pub(crate) since: Option<Instant<Monotonic>>,
+}
+
+impl Control {
+    /// A channel that begins.
+    pub(crate) fn new() -> Self {
+        Self {
+            consumer: Consumer::control(),
+            peer_state: PeerState::default(),
+            state: State::Init,
+            is_announced: true,
+            is_buried: false,
+            since: None,
+        }
+    }
+
+    /// Moves the state machine, and tells the peer.
+    pub(crate) fn advance(&mut self, channel: &Channel, event: Event) {
+        let Some(state) = self.state.next(event) else {
+            return;
+        };
+        if state == self.state {
+            return;
+        }
+        pr_debug!("domain {}: {:?} -> {state:?}\n", channel.peer().domid(), self.state);
+        self.state = state;
+        channel.set_state(state);
+        self.is_announced = false;
+        if state != State::Closing {
+            self.announce(channel);
+        }
+    }
+
+    /// Tells the peer of the state; everything that it promises is done.
+    pub(crate) fn announce(&mut self, channel: &Channel) {
+        // What the state promises /before/ the word. Partner: `watch_peer` at the other end.
+        let word = channel.own().root().word(root::STATE);
+        word.store_release(self.state.word());
+        self.is_announced = true;
+        channel.notify();
+    }
+}
+
+/// Does what there is to do.
+pub(crate) fn run(channel: &Arc<Channel>) {
+    let mut control = channel.control.lock();
+    if channel.is_broken() {
+        control.advance(channel, Event::Violation);
+    }
+    if let Err(violation) = watch_peer(channel, &mut control) {
+        channel.violation(violation);
+        control.advance(channel, Event::Violation);
+    }
+    if control.state.is_open() {
+        if let Err(violation) = take_messages(channel, &mut control) {
+            channel.violation(violation);
+            control.advance(channel, Event::Violation);
+        }
+    }
+    if channel.take_tending() && !handshake::tend_all(channel) {
+        channel.note_tending();
+        channel.kick_after(RETRY_MS);
+    }
+    closing::run(channel, &mut control);
+}
+
+/// Looks at the peer's state and memory.
+fn watch_peer(channel: &Channel, control: &mut Control) -> core::result::Result<(), Violation> {
+    let Some(theirs) = channel.theirs() else {
+        return Ok(());
+    };
+    if !control.state.is_readable() && control.state != State::Drained {
+        return Ok(());
+    }
+    let word = theirs.root().word(root::STATE).load_acquire();
+    if let Some(event) = control.peer_state.handle_word(word)? {
+        control.advance(channel, event);
+    }
+    if !control.state.is_readable() {
+        return Ok(());
+    }
+    map_chunks(channel);
+    let mapped = theirs.root().word(root::CHUNKS_MAPPED).load_acquire();
+    channel.slots().lock().arena().handle_mapped(mapped)?;
+    Ok(())
+}
+
+/// Maps what the peer has granted meanwhile, and tells it.
+pub(crate) fn map_chunks(channel: &Channel) {
+    let Some(theirs) = channel.theirs() else {
+        return;
+    };
+    let limit = channel.frontend().settings().peer_arena_chunks();
+    let before = theirs.pages();
+    let result = theirs.map_chunks(limit);
+    if theirs.pages() != before {
+        let mapped = theirs.pages() / xenvmc_core::wire::CHUNK_PAGES;
+        channel
+            .own()
+            .root()
+            .word(root::CHUNKS_MAPPED)
+            .store_release(mapped);
+        channel.notify();
+    }
+    match result {
+        Ok(_) => {}
+        Err(error) if error == ENOMEM => channel.kick_after(RETRY_MS),
+        Err(_) => channel.violation(xenvmc_core::error::ArenaError::Mapped.into()),
+    }
+}
+
+/// Takes the control messages that have come.
+fn take_messages(
+    channel: &Arc<Channel>,
+    control: &mut Control,
+) -> core::result::Result<(), Violation> {
+    let Some(theirs) = channel.theirs() else {
+        return Ok(());
+    };
+    let own = channel.own().root();
+    loop {
+        let prod = theirs.root().word(root::CONTROL_PROD);
+        let Some(at) = control.consumer.peek(&prod)? else {
+            let event = own.word(root::CONTROL_EVENT);
+            if control.consumer.arm::<VirtFence>(&event, &prod) {
+                return Ok(());
+            }
+            continue;
+        };
+        let Ok(bytes) = theirs.read_control(at) else {
+            return Ok(());
+        };
+        control
+            .consumer
+            .take::<VirtFence>(&own.word(root::CONTROL_CONS));
+        match Message::parse(&bytes) {
+            Ok(message) => handshake::handle(channel, message)?,
+            Err(error) if error.is_fatal() => return Err(error.into()),
+            Err(error) => pr_debug!("domain {}: {error:?}\n", channel.peer().domid()),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How a channel comes to be (protocol §2.4): the guest with the lower number offers, the other answers, Dom0 carries both.
+
+use crate::announce;
+use crate::channel::Channel;
+use crate::discovery::Listener;
+use crate::frontend::Frontend;
+use crate::notices;
+use crate::peer::Peer;
+use crate::region::PeerRegion;
+use crate::wires::Wires;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use xenvmc_core::announce::Offer;
+use xenvmc_core::channel::Event;
+use xenvmc_xen::work::{
+    Run,
+    Task, //
+};
+
+/// Makes the offers that connections have asked for.
+pub(crate) struct Connector {
+    frontend: Arc<Frontend>,
+}
+
+impl Connector {
+    /// Makes it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(frontend: &Arc<Frontend>) -> Result<Arc<Self>> {
+        let frontend = frontend.clone();
+        Ok(Arc::new(Self { frontend }, GFP_KERNEL)?)
+    }
+}
+
+impl Run for Connector {
+    fn run(&self, _task: &Task<Self>) {
+        self.frontend.peers().for_each(|peer| {
+            if !peer.take_wanted() || peer.channel().is_some() {
+                return;
+            }
+            if self.frontend.own_domid().get() < peer.domid().get() {
+                if let Err(error) = make_offer(&self.frontend, peer) {
+                    pr_warn!("domain {}: no offer could be made: {error:?}\n", peer.domid());
+                }
+            }
+        });
+    }
+}
+
+/// Offers a channel.
+fn make_offer(frontend: &Arc<Frontend>, peer: &Arc<Peer>) -> Result {
+    let channel = Channel::new(frontend, peer)?;
+    let wires = Wires::new(&channel, None)?;
+    let offer = Offer {
+        to: peer.instance(),
+        instance: channel.own().instance(),
+        root: channel.own().root_gref(),
+        port: Some(wires.port()),
+    };
+    channel.set_wires(Some(wires));
+    *peer.channel.lock() = Some(channel.clone());
+    announce::write_offer(peer.domid(), &offer).inspect_err(|_| frontend.bury(&channel))
+}
+
+/// Takes what the other guest wrote: an answer to our offer, or an offer.
+fn take_offer(frontend: &Arc<Frontend>, peer: &Arc<Peer>, offer: &Offer) -> Result {
+    if frontend.own_domid().get() < peer.domid().get() {
+        take_answer(peer, offer)
+    } else {
+        answer(frontend, peer, offer)
+    }
+}
+
+/// The other guest has answered our offer.
+fn take_answer(peer: &Arc<Peer>, answer: &Offer) -> Result {
+    let Some(channel) = peer.channel() else {
+        return Ok(());
+    };
+    if answer.to != channel.own().instance() || channel.theirs().is_some() {
+        // To an offer of long ago, or told twice.
+        return Ok(());
+    }
+    map(&channel, answer)?;
+    open(&channel);
+    Ok(())
+}
+
+/// The other guest has made an offer; answers it.
+fn answer(frontend: &Arc<Frontend>, peer: &Arc<Peer>, offer: &Offer) -> Result {
+    let port = offer.port.ok_or(EINVAL)?;
+    if let Some(old) = peer.channel() {
+        let same = old
+            .theirs()
+            .is_some_and(|theirs| theirs.instance() == offer.instance);
+        if same {
+            return Ok(());
+        }
+        // It has given the old one up.
+        let mut control = old.control.lock();
+        control.advance(&old, Event::PeerLost);
+        drop(control);
+        old.kick();
+        crate::closing::wait(&old);
+    }
+    let channel = Channel::new(frontend, peer)?;
+    map(&channel, offer)?;
+    let wires = Wires::new(&channel, Some(port))?;
+    channel.set_wires(Some(wires));
+    *peer.channel.lock() = Some(channel.clone());
+    let answer = Offer {
+        to: offer.instance,
+        instance: channel.own().instance(),
+        root: channel.own().root_gref(),
+        port: None,
+    };
+    announce::write_offer(peer.domid(), &answer).inspect_err(|_| frontend.bury(&channel))?;
+    open(&channel);
+    Ok(())
+}
+
+/// Maps what the other guest has granted.
+fn map(channel: &Channel, offer: &Offer) -> Result {
+    let theirs = PeerRegion::map(channel.peer().domid(), offer.root)?;
+    if theirs.instance() != offer.instance {
+        return Err(EINVAL);
+    }
+    if channel.set_theirs(theirs) {
+        Ok(())
+    } else {
+        Err(EBUSY)
+    }
+}
+
+/// Both sides are mapped: connections may ask.
+fn open(channel: &Arc<Channel>) {
+    notices::arm(channel);
+    let mut control = channel.control.lock();
+    control.advance(channel, Event::Established);
+    drop(control);
+    channel.kick();
+    channel.notify();
+    pr_info!("domain {}: channel open\n", channel.peer().domid());
+}
+
+/// Follows what discovery finds.
+pub(crate) struct Follower {
+    frontend: Arc<Frontend>,
+}
+
+impl Follower {
+    /// Makes it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(frontend: &Arc<Frontend>) -> Result<Arc<Self>> {
+        let frontend = frontend.clone();
+        Ok(Arc::new(Self { frontend }, GFP_KERNEL)?)
+    }
+}
+
+impl Listener for Follower {
+    fn peer_changed(&self, peer: &Arc<Peer>) {
+        pr_debug!("domain {}: announced\n", peer.domid());
+    }
+
+    fn peer_gone(&self, peer: &Arc<Peer>) {
+        let channel = peer.channel();
+        if let Some(channel) = channel {
+            let mut control = channel.control.lock();
+            control.advance(&channel, Event::PeerLost);
+            drop(control);
+            channel.kick();
+        }
+        if self.frontend.own_domid().get() != peer.domid().get() {
+            // What we had offered is for nobody any more.
+            let _ = announce::withdraw_offer(peer.domid());
+        }
+    }
+
+    fn offer(&self, peer: &Arc<Peer>, offer: &Offer) {
+        if let Err(error) = take_offer(&self.frontend, peer, offer) {
+            self.frontend.counters().offers_bad.inc();
+            pr_warn!("domain {}: no channel: {error:?}\n", peer.domid());
+        }
+    }
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What all parts of the frontend share. One [`Frontend`] exists while the module is loaded.
+
+use crate::channel::Channel;
+use crate::counters::Counters;
+use crate::establish::Connector;
+use crate::peer::Peer;
+use crate::peers::Peers;
+use crate::settings::Settings;
+use crate::stream::Stream;
+use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
+use kernel::sync::Arc;
+use xenvmc_core::wire::CHUNKS_MAX;
+use xenvmc_net::lock::BhSpinLock;
+use xenvmc_net::{
+    new_bh_spinlock,
+    Registry, //
+};
+use xenvmc_xen::domain;
+use xenvmc_xen::grant::Grants;
+use xenvmc_xen::work::{
+    Queue,
+    Run,
+    Task, //
+};
+use xenvmc_xen::DomId;
+
+/// What all parts share.
+#[pin_data]
+pub(crate) struct Frontend {
+    settings: Arc<Settings>,
+    counters: Arc<Counters>,
+    peers: Arc<Peers>,
+    registry: Arc<Registry<Stream>>,
+    grants: Arc<Grants>,
+    own: DomId,
+    requests: Atomic<u32>,
+    graves: Arc<Graves>,
+    undertaker: Arc<Task<Graves>>,
+    /// Taken out at the end: it refers to us.
+    #[pin]
+    connector: BhSpinLock<Option<Arc<Task<Connector>>>>,
+}
+
+impl Frontend {
+    /// Makes it. Process context.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`; what Xenstore says when asked for our own number.
+    pub(crate) fn new(
+        settings: &Arc<Settings>,
+        counters: &Arc<Counters>,
+        peers: &Arc<Peers>,
+    ) -> Result<Arc<Self>> {
+        let graves = Arc::pin_init(
+            pin_init!(Graves {
+                channels <- new_bh_spinlock!(KVec::new(), "xenvmc_graves"),
+            }),
+            GFP_KERNEL,
+        )?;
+        let undertaker = Task::new(Queue::Unbound, graves.clone())?;
+        let (registry, grants, own) = (Registry::new()?, Grants::new()?, domain::own()?);
+        let (settings, counters, peers) = (settings.clone(), counters.clone(), peers.clone());
+        let frontend = Arc::pin_init(
+            pin_init!(Self {
+                settings,
+                counters,
+                peers,
+                registry,
+                grants,
+                own,
+                requests: Atomic::new(0),
+                graves,
+                undertaker,
+                connector <- new_bh_spinlock!(None, "xenvmc_connector"),
+            }),
+            GFP_KERNEL,
+        )?;
+        let connector = Task::new(Queue::Unbound, Connector::new(&frontend)?)?;
+        *frontend.connector.lock() = Some(connector);
+        Ok(frontend)
+    }
+
+    /// What the administrator chose.
+    #[inline]
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What is counted.
+    #[inline]
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The guests that we know.
+    pub(crate) fn peers(&self) -> &Arc<Peers> {
+        &self.peers
+    }
+
+    /// The sockets that were taken over.
+    pub(crate) fn registry(&self) -> &Arc<Registry<Stream>> {
+        &self.registry
+    }
+
+    /// The pages that were granted.
+    pub(crate) fn grants(&self) -> &Arc<Grants> {
+        &self.grants
+    }
+
+    /// Our own number.
+    pub(crate) fn own_domid(&self) -> DomId {
+        self.own
+    }
+
+    /// A number for a request; none is used twice on a channel.
+    pub(crate) fn next_request(&self) -> u32 {
+        self.requests.fetch_add(1, Relaxed)
+    }
+
+    /// Whether virtual CPUs have to wait for physical ones, so that looking would keep the peer from running.
+    #[inline]
+    pub(crate) fn is_overcommitted(&self) -> bool {
+        xenvmc_xen::steal::is_overcommitted()
+    }
+
+    /// Asks for a channel to `peer`. Softirq or process context.
+    pub(crate) fn want_channel(&self, peer: &Peer) {
+        peer.want_channel();
+        if let Some(connector) = &*self.connector.lock() {
+            connector.kick();
+        }
+    }
+
+    /// Asks for the end of a channel that is over. Any context but hard interrupts.
+    pub(crate) fn bury(&self, channel: &Arc<Channel>) {
+        let mut channels = self.graves.channels.lock();
+        if channels.push(channel.clone(), GFP_ATOMIC).is_err() {
+            drop(channels);
+            // It keeps its place and its memory; the upkeep tries again.
+            channel.kick_after(crate::control::RETRY_MS);
+            return;
+        }
+        drop(channels);
+        self.undertaker.kick();
+    }
+
+    /// Ends what refers to us. Process context; nothing may be asked of us afterwards.
+    pub(crate) fn stop(&self) {
+        let connector = self.connector.lock().take();
+        if let Some(connector) = connector {
+            connector.stop();
+        }
+        self.undertaker.stop();
+        self.graves.bury_all();
+    }
+}
+
+impl Settings {
+    /// The most chunks of a peer's arena that we map: a bound for address space and time, not for memory.
+    pub(crate) fn peer_arena_chunks(&self) -> u32 {
+        CHUNKS_MAX
+    }
+}
+
+/// Channels that are over, and refer to the work items that run them.
+#[pin_data]
+struct Graves {
+    #[pin]
+    channels: BhSpinLock<KVec<Arc<Channel>>>,
+}
+
+impl Graves {
+    /// Takes the channels apart.
+    fn bury_all(&self) {
+        let channels = core::mem::replace(&mut *self.channels.lock(), KVec::new());
+        for channel in channels {
+            if let Some(wires) = channel.set_wires(None) {
+                wires.cut();
+            }
+            let mut place = channel.peer().channel.lock();
+            let ours = place
+                .as_ref()
+                .is_some_and(|current| Arc::ptr_eq(current, &channel));
+            let old = if ours { place.take() } else { None };
+            drop(place);
+            drop(old);
+            channel.frontend().counters().channels_closed.inc();
+        }
+    }
+}
+
+impl Run for Graves {
+    fn run(&self, _task: &Task<Self>) {
+        self.bury_all();
+    }
+}

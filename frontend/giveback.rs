@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Giving a connection back to TCP, with every byte in its place.
+//!
+//! What the peer has put into its ring and nobody has read becomes bytes of TCP ([`xenvmc_net::inject`]). That can be done
+//! once the peer has published its last record, and the bytes of TCP that come before the ring's have arrived.
+
+use crate::link::Link;
+use crate::stream::{
+    self,
+    AdoptedStream,
+    Phase,
+    Reader,
+    Stream, //
+};
+use crate::switch;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::time::{
+    Instant,
+    Monotonic, //
+};
+use xenvmc_core::segment::Mode;
+use xenvmc_core::shared::SharedLoad;
+use xenvmc_core::stream::{
+    Inbound,
+    Source, //
+};
+use xenvmc_core::wire::{
+    self,
+    slot, //
+};
+use xenvmc_core::{
+    Error as Violation,
+    Extent,
+    Words, //
+};
+use xenvmc_net::{
+    inject,
+    Guard,
+    Locked, //
+};
+use xenvmc_xen::word::VirtFence;
+
+/// How long a call waits for the peer to go back to TCP.
+const RETURN_MS: u32 = 5000;
+
+/// The peer broke the protocol: its channel is given up, and this connection reset. Process context, no lock held.
+pub(crate) fn break_stream(stream: &AdoptedStream, violation: Violation) {
+    let link = stream.watch.lock().link.clone();
+    if let Some(link) = link {
+        link.channel().violation(violation);
+    }
+    reset(stream);
+}
+
+/// Resets a connection whose bytes are lost. Process context, no lock held.
+pub(crate) fn reset(stream: &AdoptedStream) {
+    stream.frontend().counters().connections_reset.inc();
+    stream.socket().abort(ECONNRESET_CODE);
+}
+
+/// `ECONNRESET`.
+const ECONNRESET_CODE: i32 = 104;
+
+/// Puts our sending direction on TCP and publishes its last record; true = it is published.
+///
+/// # Errors
+///
+/// If the peer has broken the protocol.
+pub(crate) fn finish_sending(
+    stream: &AdoptedStream,
+    guard: &mut Guard<'_, Stream>,
+    link: &Link,
+) -> core::result::Result<bool, Violation> {
+    let sender = guard.state();
+    if sender.outbound.mode() != Mode::Tcp {
+        switch::leave(stream, sender, link)?;
+    } else {
+        switch::publish(stream, sender, link)?;
+    }
+    Ok(sender.outbound.is_settled())
+}
+
+/// Does what the peer asks of our sending direction: back to TCP, for good. Also publishes what was left for want of room
+/// in the log. Process context, no lock held.
+pub(crate) fn tend(stream: &AdoptedStream) {
+    let mut guard = stream.lock();
+    let Some(link) = guard.state().link.clone() else {
+        return;
+    };
+    let returned = link.peer_flags() & wire::RX_RETURN != 0;
+    let result = if returned {
+        guard.state().stay = true;
+        finish_sending(stream, &mut guard, &link)
+    } else {
+        switch::publish(stream, guard.state(), &link).map(|()| false)
+    };
+    drop(guard);
+    match result {
+        Ok(true) => {
+            // The last record /before/ the promise. Partner: `leave_both` at the other end.
+            stream::set_end(&link);
+            link.post();
+        }
+        Ok(false) => {}
+        Err(violation) => link.channel().violation(violation),
+    }
+}
+
+/// Puts everything that is unread in the peer's ring into TCP's queue; true = done, and the reader stands on TCP. The
+/// reader is locked, and the socket owned.
+///
+/// # Errors
+///
+/// If the peer has broken the protocol.
+fn move_unread(
+    stream: &AdoptedStream,
+    reader: &mut Reader,
+    locked: &mut Locked<'_>,
+    link: &Link,
+) -> core::result::Result<bool, Violation> {
+    let (Some(view), Some(theirs)) = (link.view(), link.channel().theirs()) else {
+        return Ok(true);
+    };
+    let pages = theirs.pages();
+    // First without moving anything: is all there that has to be?
+    let mut walk = reader.inbound.clone();
+    let mut seq = locked.copied_seq();
+    let mut parts: KVec<(u32, Inbound, Extent, u32)> = KVec::new();
+    loop {
+        match walk.look(&view.peer, pages, seq, locked.received_data_seq())? {
+            Source::Tcp(0) | Source::Ring { bytes: 0, .. } => break,
+            Source::Tcp(bytes) => seq = seq.wrapping_add(bytes),
+            Source::Ring { extent, bytes } => {
+                if parts.push((seq, walk.clone(), extent, bytes), GFP_KERNEL).is_err() {
+                    return Ok(false);
+                }
+                walk.consume(bytes);
+            }
+        }
+    }
+    let prod = view.peer.word(slot::TX_PROD).load_acquire();
+    if prod != walk.cons() || walk.is_ring() {
+        return Ok(false);
+    }
+    for (at, from, extent, bytes) in &parts {
+        let mut spans = from.spans(*extent, *bytes);
+        let mut span = spans.next();
+        let moved = inject::insert(locked, *at, *bytes as usize, |_, mut buffer| {
+            while !buffer.is_empty() {
+                let Some(next) = &mut span else { return Err(EIO) };
+                let (pages, page) = theirs
+                    .page(extent.page() + next.page())
+                    .ok_or(EIO)?;
+                let len = buffer.len().min(next.len as usize);
+                let (head, tail) = buffer.split_at_mut(len);
+                pages.read(page, next.in_page() as usize, head)?;
+                next.offset += len as u32;
+                next.len -= len as u32;
+                if next.len == 0 {
+                    span = spans.next();
+                }
+                buffer = tail;
+            }
+            Ok(())
+        });
+        if let Err(error) = moved {
+            pr_debug!("{bytes} bytes could not be given back yet: {error:?}\n");
+            return Ok(false);
+        }
+        stream
+            .frontend()
+            .counters()
+            .bytes_given_back
+            .add(u64::from(*bytes));
+        // What was moved is TCP's now; what comes after is not yet.
+        let mut after = from.clone();
+        after.consume(*bytes);
+        reader.inbound = after;
+    }
+    reader.inbound = walk;
+    if reader
+        .inbound
+        .publish::<VirtFence, _, _>(&view.own, &view.peer)
+    {
+        link.post();
+    }
+    stream.watch.lock().inbound = reader.inbound.clone();
+    Ok(true)
+}
+
+/// Tries to put what is unread into TCP's queue; true = done. Process context, no lock held.
+///
+/// # Errors
+///
+/// If the peer has broken the protocol.
+pub(crate) fn drain(stream: &AdoptedStream) -> core::result::Result<bool, Violation> {
+    let mut reader = stream.reader.lock();
+    let Some(link) = reader.link.clone() else {
+        return Ok(true);
+    };
+    let mut guard = stream.lock();
+    let (locked, _) = guard.split();
+    let done = move_unread(stream, &mut reader, locked, &link);
+    drop(guard);
+    drop(reader);
+    if done == Ok(true) {
+        stream.socket().data_ready();
+    }
+    done
+}
+
+/// Options of the level SOL_TCP that want the socket as TCP made it.
+const TCP_OPTIONS: [i32; 8] = [
+    14, // TCP_MD5SIG
+    19, // TCP_REPAIR
+    31, // TCP_ULP
+    32, // TCP_MD5SIG_EXT
+    35, // TCP_ZEROCOPY_RECEIVE
+    38, // TCP_AO_ADD_KEY
+    40, // TCP_AO_INFO
+    42, // TCP_AO_REPAIR
+];
+
+/// Level and option with which an IPv6 socket becomes an IPv4 one.
+const IPV6_ADDRFORM: (i32, i32) = (41, 1);
+
+/// The application sets an option: if it is one that needs the socket as TCP made it, gives the socket back first.
+pub(crate) fn before_option(stream: &Arc<AdoptedStream>, level: i32, name: i32) {
+    let tcp = level == 6 && TCP_OPTIONS.contains(&name);
+    if tcp || (level, name) == IPV6_ADDRFORM {
+        stream
+            .frontend()
+            .counters()
+            .decline(xenvmc_core::Decline::Option);
+        give_back(stream);
+    }
+}
+
+/// Gives the socket back to TCP for good, both directions. Process context, no lock held; bounded. A peer that does not
+/// answer in time costs the connection.
+pub(crate) fn give_back(stream: &Arc<AdoptedStream>) {
+    if stream.phase() == Phase::Active && !leave_both(stream) {
+        pr_warn!(
+            "domain {}: did not go back to TCP in time\n",
+            stream.peer().domid()
+        );
+        reset(stream);
+    }
+    let mut guard = stream.lock();
+    guard.restore();
+    drop(guard);
+    stream.wake_all();
+}
+
+/// Puts both directions on TCP; false if the peer did not follow.
+fn leave_both(stream: &Arc<AdoptedStream>) -> bool {
+    let link = stream.watch.lock().link.clone();
+    let Some(link) = link else { return true };
+    let Some(view) = link.view() else {
+        return true;
+    };
+    link.set_receive_flags(wire::RX_RETURN);
+    link.post();
+    let start = Instant::<Monotonic>::now();
+    while start.elapsed().as_millis() < i64::from(RETURN_MS) {
+        let sending = {
+            let mut guard = stream.lock();
+            guard.state().stay = true;
+            finish_sending(stream, &mut guard, &link)
+        };
+        // The promise that no ring byte follows /before/ the last look at the ring.
+        let ended = view.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0;
+        match (sending, drain(stream)) {
+            (Ok(true), Ok(true)) if ended => return true,
+            (Ok(_), Ok(_)) => {}
+            _ => return false,
+        }
+        // The peer's answer comes with a notice, which wakes us; a short sleep makes up for one that came before.
+        let mut nap = 2;
+        let mut looked = false;
+        stream.wait(&mut nap, || core::mem::replace(&mut looked, true));
+    }
+    false
+}

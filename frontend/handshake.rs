@@ -1,0 +1,464 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How two ends agree to accelerate a connection, and how they part (protocol §7).
+//!
+//! The proof is one-sided at each step: who asks shows its own initial sequence number, which only the true other end has
+//! received from the network; only if that is right the asked one shows its own. So a guest that claims an address which
+//! is not its own learns nothing, and gets nothing.
+
+use crate::channel::Channel;
+use crate::giveback;
+use crate::link::Link;
+use crate::slots::Holder;
+use crate::stream::{
+    AdoptedStream,
+    Phase,
+    StreamExt, //
+};
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use xenvmc_core::connection::{
+    Action,
+    Event,
+    State, //
+};
+use xenvmc_core::message::{
+    Message,
+    Tuple, //
+};
+use xenvmc_core::wire::SlotId;
+use xenvmc_core::Decline;
+use xenvmc_core::Error as Violation;
+use xenvmc_net as net;
+
+/// What one end knows of the agreement about one connection. Under a lock of the connection.
+pub(crate) struct Agreement {
+    state: State,
+    /// Our slot, while we have one.
+    slot: Option<SlotId>,
+    /// Number of our request.
+    id: u32,
+    link: Option<Arc<Link>>,
+}
+
+impl Agreement {
+    /// Nothing was asked yet.
+    pub(crate) const fn new() -> Self {
+        Self {
+            state: State::Plain,
+            slot: None,
+            id: 0,
+            link: None,
+        }
+    }
+
+    /// The state, for reports.
+    pub(crate) fn state(&self) -> State {
+        self.state
+    }
+
+    /// Moves the state machine; [`None`] if the event makes no sense now.
+    fn next(&mut self, event: Event) -> Option<Action> {
+        let (state, action) = self.state.next(event)?;
+        self.state = state;
+        Some(action)
+    }
+}
+
+/// Whether a value of an initial sequence number that its owner sent is the one that was received from the network.
+///
+/// The owner reads its own as `snd_una - bytes_acked`, which is one less on the side that opened the connection.
+fn is_proof(sent: u32, received: u32) -> bool {
+    received.wrapping_sub(sent) <= 1
+}
+
+/// Asks the peer to accelerate a connection. Process context, no lock of the connection held.
+///
+/// # Errors
+///
+/// Why it was not asked; the caller counts it.
+pub(crate) fn ask(stream: &Arc<AdoptedStream>, channel: &Arc<Channel>) -> core::result::Result<(), Decline> {
+    let isn = {
+        let guard = stream.lock();
+        if !guard.can_send() {
+            return Err(Decline::State);
+        }
+        if let Some(reason) = net::why_not_switch(&guard) {
+            return Err(reason);
+        }
+        if !net::is_co_resident_route(&guard) {
+            return Err(Decline::Route);
+        }
+        guard.sent_isn()
+    };
+    if stream.peer().is_distrusted() {
+        return Err(Decline::Distrusted);
+    }
+    let slot = channel.take_slot(stream)?;
+    let id = channel.frontend().next_request();
+    let asked = {
+        let mut agreement = stream.agreement().lock();
+        let asked = agreement.next(Event::Ask).is_some();
+        if asked {
+            agreement.slot = Some(slot);
+            agreement.id = id;
+        }
+        asked
+    };
+    if !asked {
+        channel.put_slot(slot);
+        return Err(Decline::Duplicate);
+    }
+    let sent = channel.send(&Message::Open {
+        id,
+        tuple: stream.tuple(),
+        isn,
+        slot,
+    });
+    match sent {
+        Ok(()) => {
+            channel.frontend().counters().requests_sent.inc();
+            Ok(())
+        }
+        Err(reason) => {
+            // As if the peer had refused: it never heard of it.
+            stream.agreement().lock().next(Event::Refused);
+            finish(stream, channel);
+            Err(reason)
+        }
+    }
+}
+
+/// Acts on a control message.
+///
+/// # Errors
+///
+/// If no correct peer would have sent it now.
+pub(crate) fn handle(channel: &Arc<Channel>, message: Message) -> core::result::Result<(), Violation> {
+    match message {
+        Message::Open {
+            id,
+            tuple,
+            isn,
+            slot,
+        } => {
+            channel.frontend().counters().requests_received.inc();
+            if let Err(reason) = handle_open(channel, id, tuple.reversed(), isn, slot) {
+                channel.frontend().counters().decline(reason);
+                let refusal = Message::Refuse {
+                    id,
+                    reason: reason.told(),
+                };
+                if channel.send(&refusal).is_err() {
+                    // It has more requests under way than it reads answers: its own fault, and its loss.
+                    pr_debug!("domain {}: no room for a refusal\n", channel.peer().domid());
+                }
+            }
+            Ok(())
+        }
+        Message::Accept { id, isn, slot } => handle_accept(channel, id, isn, slot),
+        Message::Refuse { id, reason } => handle_refuse(channel, id, reason),
+        Message::Release { slot, .. } => handle_release(channel, slot),
+    }
+}
+
+/// Finds the socket of a connection, takes it over if that was not done yet, and checks the peer's proof.
+fn find(
+    channel: &Arc<Channel>,
+    tuple: &Tuple,
+    isn: u32,
+) -> core::result::Result<(Arc<AdoptedStream>, u32), Decline> {
+    let peer = channel.peer();
+    if !peer.has_address(tuple.dst) {
+        return Err(Decline::NoSuchSocket);
+    }
+    let socket = net::find_established(tuple).ok_or(Decline::NoSuchSocket)?;
+    let mut locked = socket.lock();
+    if locked.tuple() != Some(*tuple) {
+        return Err(Decline::NoSuchSocket);
+    }
+    if !is_proof(isn, locked.received_isn()) {
+        peer.distrust();
+        pr_warn!("domain {}: claimed a connection that is not its own\n", peer.domid());
+        return Err(Decline::NoSuchSocket);
+    }
+    if !locked.can_send() {
+        return Err(Decline::State);
+    }
+    if let Some(reason) = net::why_not_switch(&locked) {
+        return Err(reason);
+    }
+    if !net::is_co_resident_route(&locked) {
+        return Err(Decline::Route);
+    }
+    let stream = match AdoptedStream::find(&locked) {
+        Some(stream) => stream,
+        None => crate::adoption::adopt(channel.frontend(), peer, &mut locked, GFP_KERNEL)?,
+    };
+    Ok((stream, locked.sent_isn()))
+}
+
+fn handle_open(
+    channel: &Arc<Channel>,
+    id: u32,
+    tuple: Tuple,
+    isn: u32,
+    slot: SlotId,
+) -> core::result::Result<(), Decline> {
+    if !channel.frontend().settings().is_enabled() {
+        return Err(Decline::Disabled);
+    }
+    let (stream, isn) = find(channel, &tuple, isn)?;
+    let link_to = |own| Link::new(channel, own, slot).map_err(|_| Decline::NoMemory);
+    // The peer granted the page of its slot before it sent the message.
+    crate::control::map_chunks(channel);
+    let peer_first = channel.peer().domid().get() < channel.frontend().own_domid().get();
+    let known = {
+        let agreement = stream.agreement().lock();
+        match agreement.state {
+            State::Plain => None,
+            State::Asking if peer_first => agreement.slot,
+            State::Asking => return Err(Decline::Crossing),
+            _ => return Err(Decline::Duplicate),
+        }
+    };
+    let own = match known {
+        Some(own) => own,
+        None => channel.take_slot(&stream)?,
+    };
+    let give_up = |reason| {
+        if known.is_none() {
+            channel.put_slot(own);
+        }
+        reason
+    };
+    let link = link_to(own).map_err(give_up)?;
+    let event = if known.is_some() {
+        Event::Yielded
+    } else {
+        Event::Asked
+    };
+    {
+        let mut agreement = stream.agreement().lock();
+        if agreement.next(event).is_none() {
+            drop(agreement);
+            return Err(give_up(Decline::Duplicate));
+        }
+        agreement.slot = Some(own);
+        agreement.link = Some(link.clone());
+    }
+    if let Err(reason) = channel.send(&Message::Accept { id, isn, slot: own }) {
+        // The peer will not hear of the slot: nothing is under way on it.
+        stream.agreement().lock().next(Event::ChannelOver);
+        finish(&stream, channel);
+        return Err(reason);
+    }
+    stream.activate(&link);
+    Ok(())
+}
+
+/// Finds the connection that request `id` was for.
+fn asking(channel: &Channel, id: u32) -> Option<Arc<AdoptedStream>> {
+    let mut streams = KVec::new();
+    channel.slots().lock().streams(&mut streams).ok()?;
+    streams
+        .into_iter()
+        .map(|(_, stream)| stream)
+        .find(|stream| stream.agreement().lock().id == id)
+}
+
+fn handle_accept(
+    channel: &Arc<Channel>,
+    id: u32,
+    isn: u32,
+    slot: SlotId,
+) -> core::result::Result<(), Violation> {
+    let unexpected = xenvmc_core::error::WireError::Kind(2);
+    let stream = asking(channel, id).ok_or(unexpected)?;
+    crate::control::map_chunks(channel);
+    let received_isn = stream.lock().received_isn();
+    let own = stream.agreement().lock().slot.ok_or(unexpected)?;
+    let link = match Link::new(channel, own, slot) {
+        Ok(link) => link,
+        Err(error) if error == EINVAL => {
+            return Err(xenvmc_core::error::ArenaError::Mapped.into())
+        }
+        Err(_) => {
+            // No memory: the connection ends before it began, by the ordinary way.
+            stream.agreement().lock().next(Event::Ended);
+            stream.agreement().lock().next(Event::Accepted);
+            release(channel, id, slot);
+            return Ok(());
+        }
+    };
+    let action = {
+        let mut agreement = stream.agreement().lock();
+        let action = agreement.next(Event::Accepted).ok_or(unexpected)?;
+        agreement.link = Some(link.clone());
+        action
+    };
+    if action == Action::SendRelease {
+        leave(&stream, channel, own);
+        release(channel, id, slot);
+        return Ok(());
+    }
+    if !is_proof(isn, received_isn) {
+        stream.peer().distrust();
+        pr_warn!(
+            "domain {}: accepted a connection that is not its own\n",
+            channel.peer().domid()
+        );
+        channel.frontend().counters().decline(Decline::WrongProof);
+        stream.end();
+        return Ok(());
+    }
+    stream.activate(&link);
+    Ok(())
+}
+
+fn handle_refuse(
+    channel: &Arc<Channel>,
+    id: u32,
+    reason: Decline,
+) -> core::result::Result<(), Violation> {
+    channel.frontend().counters().refused(reason);
+    let stream = match asking(channel, id) {
+        Some(stream) => stream,
+        // We asked, the peer asked first in its view, and we have said yes.
+        None if reason == Decline::Crossing => return Ok(()),
+        None => return Err(xenvmc_core::error::WireError::Kind(3).into()),
+    };
+    let over = {
+        let mut agreement = stream.agreement().lock();
+        if agreement.state == State::Active && reason == Decline::Crossing {
+            return Ok(());
+        }
+        agreement.next(Event::Refused)
+    };
+    over.ok_or(xenvmc_core::error::WireError::Kind(3))?;
+    stream.refused(reason);
+    finish(&stream, channel);
+    Ok(())
+}
+
+fn handle_release(
+    channel: &Arc<Channel>,
+    slot: SlotId,
+) -> core::result::Result<(), Violation> {
+    let unexpected = xenvmc_core::error::WireError::Kind(4);
+    let stream = match channel.slots().lock().holder(slot) {
+        Some(Holder::Stream(stream)) => Some(stream.clone()),
+        Some(Holder::Left(_)) => None,
+        Some(Holder::Free) | None => return Err(unexpected.into()),
+    };
+    let Some(stream) = stream else {
+        channel.put_slot(slot);
+        return Ok(());
+    };
+    let over = {
+        let mut agreement = stream.agreement().lock();
+        agreement.next(Event::Released).ok_or(unexpected)?;
+        agreement.state == State::Over
+    };
+    if over {
+        finish(&stream, channel);
+    } else {
+        stream.deserted();
+    }
+    Ok(())
+}
+
+/// Gives the slot of an agreement that is over back.
+fn finish(stream: &Arc<AdoptedStream>, channel: &Arc<Channel>) {
+    let slot = {
+        let mut agreement = stream.agreement().lock();
+        agreement.link = None;
+        agreement.slot.take()
+    };
+    stream.set_phase(Phase::Over);
+    if let Some(slot) = slot {
+        channel.put_slot(slot);
+    }
+}
+
+/// Tells the peer that a connection has ended here; true = said.
+fn release(channel: &Channel, id: u32, slot: SlotId) -> bool {
+    channel.send(&Message::Release { id, slot }).is_ok()
+}
+
+/// Leaves what the peer may still read in the slot's care, so that the socket can go.
+fn leave(stream: &Arc<AdoptedStream>, channel: &Channel, own: SlotId) {
+    let outbound = stream.detach();
+    let old = channel.slots().lock().holder(own).map(|holder| {
+        core::mem::replace(holder, Holder::Left(outbound))
+    });
+    drop(old);
+}
+
+/// Looks after all connections: does what their peers ask for, and releases those that have ended here; false = some are
+/// left for want of room.
+pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
+    let mut streams = KVec::new();
+    if channel.slots().lock().streams(&mut streams).is_err() {
+        return false;
+    }
+    let mut all = true;
+    for (own, stream) in streams {
+        if !stream.has_ended() {
+            giveback::tend(&stream);
+            continue;
+        }
+        let (link, state) = {
+            let agreement = stream.agreement().lock();
+            (agreement.link.clone(), agreement.state)
+        };
+        match state {
+            State::Asking => {
+                stream.agreement().lock().next(Event::Ended);
+            }
+            State::Active | State::Deserted => {
+                let Some(link) = link else { continue };
+                let id = stream.agreement().lock().id;
+                // Nothing of ours is written to the slot after the message.
+                stream.quiesce();
+                if !release(channel, id, link.peer()) {
+                    all = false;
+                    continue;
+                }
+                leave(&stream, channel, own);
+                let over = {
+                    let mut agreement = stream.agreement().lock();
+                    agreement.next(Event::Ended);
+                    agreement.state == State::Over
+                };
+                if over {
+                    finish(&stream, channel);
+                }
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+/// Ends all agreements of a channel that is over: nothing of the peer is used any more.
+pub(crate) fn end_all(channel: &Arc<Channel>) {
+    loop {
+        let ids = channel.slots().lock().take_all();
+        if ids.is_empty() {
+            return;
+        }
+        for id in ids {
+            let stream = channel.slots().lock().stream(id);
+            if let Some(stream) = stream {
+                stream.agreement().lock().next(Event::ChannelOver);
+                let outbound = stream.detach();
+                drop(outbound);
+                finish(&stream, channel);
+                stream.forget_channel();
+            } else {
+                channel.put_slot(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! When the peer may begin to send through its ring: not before it is certain that no task is, or will be, inside one of
+//! the methods that the socket had before it was taken over. Such a task would wait for bytes of TCP for ever.
+//!
+//! It is certain
+//!
+//! * if a call on the socket is in progress in a task that alone can use it: one thread, one descriptor; or
+//! * after an RCU-tasks grace period since the methods were replaced, if no task sleeps on the socket that is not ours, and
+//!   none waits for its lock.
+
+use crate::stream::{
+    AdoptedStream,
+    Phase,
+    Stream, //
+};
+use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Acquire,
+    Full,
+    Release, //
+};
+use kernel::sync::Arc;
+use xenvmc_core::wire;
+use xenvmc_core::Decline;
+use xenvmc_net::{
+    after,
+    Adopted,
+    AfterGrace,
+    Guard, //
+};
+
+/// Nothing was done yet.
+const NEW: u32 = 0;
+/// A grace period is waited for.
+const WAITING: u32 = 1;
+/// A grace period is over.
+const PASSED: u32 = 2;
+/// The peer was told.
+pub(crate) const TOLD: u32 = 3;
+
+/// Tells the peer that it may begin, if that is certain now. From a call on the socket, no lock held.
+#[inline]
+pub(crate) fn attempt(stream: &Arc<AdoptedStream>) {
+    if stream.phase() == Phase::Active && stream.readiness.load(Acquire) != TOLD {
+        try_now(stream, true);
+    }
+}
+
+#[cold]
+fn try_now(stream: &Arc<AdoptedStream>, in_call: bool) {
+    let mut guard = stream.lock();
+    if !stream.is_installed() || stream.phase() != Phase::Active {
+        return;
+    }
+    if let Err(error) = guard.replace_splice() {
+        pr_debug!("splice cannot be replaced: {error:?}\n");
+        return;
+    }
+    match stream.readiness.load(Acquire) {
+        NEW if in_call && stream.socket().is_exclusive() => tell(stream, &mut guard),
+        NEW => {
+            // The old tables are gone now; whoever has loaded from them has left after a grace period, or sleeps.
+            stream.readiness.store(WAITING, Release);
+            drop(guard);
+            let waiter = Arc::new(Waiter(stream.clone()), GFP_KERNEL);
+            let queued = waiter.map_err(Error::from).and_then(|waiter| after(waiter, GFP_KERNEL));
+            if queued.is_err() {
+                stream.readiness.store(NEW, Release);
+            }
+        }
+        PASSED if !stream.has_foreign_sleeper() && !guard.has_lock_waiter() => {
+            tell(stream, &mut guard)
+        }
+        PASSED => stream.frontend().counters().decline(Decline::ForeignReader),
+        _ => {}
+    }
+}
+
+fn tell(stream: &AdoptedStream, guard: &mut Guard<'_, Stream>) {
+    if let Some(link) = &guard.state().link {
+        link.set_receive_flags(wire::RX_READY);
+        stream.readiness.store(TOLD, Release);
+    }
+}
+
+/// Waits for the grace period of one connection.
+struct Waiter(Arc<Adopted<Stream>>);
+
+impl AfterGrace for Waiter {
+    fn grace_ended(self: Arc<Self>) {
+        let stream = &self.0;
+        if stream.readiness.cmpxchg(WAITING, PASSED, Full).is_ok() {
+            try_now(stream, false);
+        }
+    }
+}

@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Receiving: from TCP up to a boundary, from the peer's ring up to the next, in one call.
+//!
+//! TCP's own method is only called without blocking; waiting is ours, for both sources at once.
+
+use crate::giveback;
+use crate::link::{
+    Link,
+    View, //
+};
+use crate::stream::AdoptedStream;
+use crate::{
+    ready,
+    spin,
+    stream, //
+};
+use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
+use kernel::sync::Arc;
+use xenvmc_core::shared::{
+    Fence,
+    SharedLoad, //
+};
+use xenvmc_core::stream::{
+    Inbound,
+    Source, //
+};
+use xenvmc_core::wire::{
+    self,
+    slot, //
+};
+use xenvmc_core::{
+    Error as Violation,
+    Extent,
+    Words, //
+};
+use xenvmc_net::{
+    inject,
+    interrupted,
+    restart,
+    Flags,
+    Message,
+    Woken, //
+};
+use xenvmc_xen::word::VirtFence;
+
+/// Bytes that are copied before the sender is told: a sender that waits for room goes on while we still copy.
+const PUBLISH_BYTES: u32 = 64 * 1024;
+
+/// Flags of a receive that concern TCP alone.
+const TCP_ONLY: Flags = Flags::OOB.with(Flags::ERRQUEUE).with(Flags::DEVMEM);
+
+/// What one pass over the sources came to.
+enum Pass {
+    /// Everything that is there was taken, or the message is full.
+    Taken,
+    /// TCP says that the stream is over.
+    Over,
+    /// TCP has an error to report.
+    Error(Error),
+    /// The caller's memory cannot be written.
+    Fault,
+}
+
+/// Receives a message, or as much of it as the call's flags and timeout allow.
+pub(crate) fn receive(
+    stream: &Arc<AdoptedStream>,
+    message: &mut Message<'_>,
+    flags: Flags,
+) -> Result<usize> {
+    if flags.any(TCP_ONLY) {
+        return stream.tcp_recvmsg(message, usize::MAX, flags);
+    }
+    let socket = stream.socket();
+    let len = message.len();
+    let target = socket.low_water(flags.any(Flags::WAITALL), len);
+    let mut timeout = socket.receive_timeout(flags.any(Flags::DONTWAIT));
+    let mut copied = 0;
+    let or_copied = |copied: usize, error: Error| match copied {
+        0 => Err(error),
+        copied => Ok(copied),
+    };
+    loop {
+        let epoch = stream.epoch();
+        if !stream.is_installed() {
+            return match (copied, timeout) {
+                (0, 0) => stream.tcp_recvmsg(message, usize::MAX, flags),
+                (0, _) => Err(restart()),
+                _ => Ok(copied),
+            };
+        }
+        ready::attempt(stream);
+        // The ends /before/ the sources: what came before an end is found by this pass.
+        let over = is_over(stream);
+        let pass = match pass(stream, message, len, &mut copied, flags) {
+            Ok(pass) => pass,
+            Err(violation) => {
+                giveback::break_stream(stream, violation);
+                return or_copied(copied, EIO);
+            }
+        };
+        match pass {
+            Pass::Taken => {}
+            Pass::Over => return Ok(copied),
+            Pass::Fault => return or_copied(copied, EFAULT),
+            Pass::Error(error) => return or_copied(copied, error),
+        }
+        if copied >= target || copied >= len && unread(stream) > 0 {
+            stream::moved_over_tcp(stream, copied);
+            return Ok(copied);
+        }
+        if copied > 0 && (is_over(stream) || timeout == 0 || flags.any(Flags::PEEK)) {
+            return Ok(copied);
+        }
+        if over {
+            // Nothing came before the end: TCP knows which it is.
+            match stream.tcp_recvmsg(message, usize::MAX, flags.with(Flags::DONTWAIT)) {
+                Err(error) if error == EAGAIN => {}
+                result => return result,
+            }
+        }
+        if timeout == 0 {
+            return or_copied(copied, EAGAIN);
+        }
+        if spin::for_data(stream) {
+            continue;
+        }
+        stream.frontend().counters().rx_sleeps.inc();
+        let woken = stream.wait(&mut timeout, || {
+            stream.epoch() != epoch || (!over && is_over(stream)) || has_bytes(stream)
+        });
+        match woken {
+            Woken::Ready => {}
+            Woken::TimedOut => return or_copied(copied, EAGAIN),
+            Woken::Signal => return or_copied(copied, interrupted(timeout)),
+        }
+    }
+}
+
+/// Whether TCP has an error or an end to report.
+fn is_over(stream: &AdoptedStream) -> bool {
+    let socket = stream.socket();
+    let over = socket.has_error() || socket.shutdown().receive() || socket.is_closed();
+    // Partner: TCP sets these after what the peer had put into its ring before.
+    VirtFence::full();
+    over
+}
+
+/// Takes what there is, from both sources in their order.
+fn pass(
+    stream: &Arc<AdoptedStream>,
+    message: &mut Message<'_>,
+    len: usize,
+    copied: &mut usize,
+    flags: Flags,
+) -> core::result::Result<Pass, Violation> {
+    let mut reader = stream.reader.lock();
+    let Some(link) = reader.link.clone() else {
+        drop(reader);
+        return Ok(take_tcp(stream, message, usize::MAX, copied, flags));
+    };
+    let Some(view) = link.view() else {
+        return Ok(Pass::Taken);
+    };
+    if flags.any(Flags::PEEK) {
+        let walk = reader.inbound.clone();
+        return peek(stream, &link, view, walk, message, copied, flags);
+    }
+    let mut result = Pass::Taken;
+    while *copied < len {
+        match look(stream, &link, view, &mut reader.inbound)? {
+            Source::Tcp(0) | Source::Ring { bytes: 0, .. } => break,
+            Source::Tcp(bytes) => {
+                let limit = (bytes as usize).min(len - *copied);
+                let before = *copied;
+                result = take_tcp(stream, message, limit, copied, flags);
+                if !matches!(result, Pass::Taken) || *copied == before {
+                    break;
+                }
+            }
+            Source::Ring { extent, bytes } => {
+                let left = u32::try_from(len - *copied).unwrap_or(u32::MAX);
+                let want = bytes.min(left).min(PUBLISH_BYTES);
+                let taken = if flags.any(Flags::TRUNC) {
+                    want
+                } else {
+                    copy(&link, &reader.inbound, extent, want, message)
+                };
+                reader.inbound.consume(taken);
+                *copied += taken as usize;
+                count(stream, taken);
+                if reader
+                    .inbound
+                    .publish::<VirtFence, _, _>(&view.own, &view.peer)
+                {
+                    link.post();
+                }
+                if taken < want {
+                    result = Pass::Fault;
+                    break;
+                }
+            }
+        }
+    }
+    if reader
+        .inbound
+        .publish::<VirtFence, _, _>(&view.own, &view.peer)
+    {
+        link.post();
+    }
+    stream.watch.lock().inbound = reader.inbound.clone();
+    Ok(result)
+}
+
+/// Finds out what the next bytes are.
+#[inline]
+fn look(
+    stream: &AdoptedStream,
+    link: &Link,
+    view: View<'_>,
+    inbound: &mut Inbound,
+) -> core::result::Result<Source, Violation> {
+    let socket = stream.socket();
+    let received = socket.received_seq();
+    let pages = link.channel().theirs().map_or(0, |theirs| theirs.pages());
+    inbound.look(&view.peer, pages, socket.copied_seq(), received)
+}
+
+/// Takes up to `limit` bytes from TCP.
+fn take_tcp(
+    stream: &AdoptedStream,
+    message: &mut Message<'_>,
+    limit: usize,
+    copied: &mut usize,
+    flags: Flags,
+) -> Pass {
+    match stream.tcp_recvmsg(message, limit, flags.with(Flags::DONTWAIT)) {
+        Ok(0) => Pass::Over,
+        Ok(bytes) => {
+            *copied += bytes;
+            Pass::Taken
+        }
+        Err(error) if error == EAGAIN => Pass::Taken,
+        Err(error) if error == EFAULT => Pass::Fault,
+        Err(error) => Pass::Error(error),
+    }
+}
+
+/// Copies the next `want` bytes of the ring; returns how many could be.
+fn copy(
+    link: &Link,
+    inbound: &Inbound,
+    extent: Extent,
+    want: u32,
+    message: &mut Message<'_>,
+) -> u32 {
+    let (Some(theirs), Some(dest)) = (link.channel().theirs(), message.dest()) else {
+        return 0;
+    };
+    let mut taken = 0;
+    for span in inbound.spans(extent, want) {
+        let Some((pages, page)) = theirs.page(extent.page() + span.page()) else {
+            break;
+        };
+        let len = span.len as usize;
+        let part = pages.copy_to_iter(page, span.in_page() as usize, len, dest);
+        taken += part as u32;
+        if part < len {
+            break;
+        }
+    }
+    taken
+}
+
+fn count(stream: &AdoptedStream, bytes: u32) {
+    stream.received.add(u64::from(bytes), Relaxed);
+    let counters = stream.frontend().counters();
+    counters.rx_bytes.add(u64::from(bytes));
+    counters.rx_calls.inc();
+}
+
+/// Copies what there is without taking it: MSG_PEEK. Ends where bytes of TCP follow bytes that were peeked at before.
+fn peek(
+    stream: &AdoptedStream,
+    link: &Link,
+    view: View<'_>,
+    mut walk: Inbound,
+    message: &mut Message<'_>,
+    copied: &mut usize,
+    flags: Flags,
+) -> core::result::Result<Pass, Violation> {
+    let socket = stream.socket();
+    let mut seq = socket.copied_seq();
+    while !message.is_empty() {
+        let received = socket.received_seq();
+        let pages = link.channel().theirs().map_or(0, |theirs| theirs.pages());
+        match walk.look(&view.peer, pages, seq, received)? {
+            Source::Tcp(0) | Source::Ring { bytes: 0, .. } => break,
+            Source::Tcp(bytes) if *copied == 0 => {
+                let pass = take_tcp(stream, message, bytes as usize, copied, flags);
+                if !matches!(pass, Pass::Taken) || *copied == 0 {
+                    return Ok(pass);
+                }
+                seq = seq.wrapping_add(*copied as u32);
+            }
+            Source::Tcp(_) => break,
+            Source::Ring { extent, bytes } => {
+                let left = u32::try_from(message.len()).unwrap_or(u32::MAX);
+                let want = bytes.min(left);
+                let part = copy(link, &walk, extent, want, message);
+                walk.consume(part);
+                *copied += part as usize;
+                if part < want {
+                    return Ok(Pass::Fault);
+                }
+            }
+        }
+    }
+    Ok(Pass::Taken)
+}
+
+/// Whether there is anything to read, from TCP or the ring; arranges to hear of the next byte if not.
+fn has_bytes(stream: &AdoptedStream) -> bool {
+    let watch = stream.watch.lock();
+    let Some(link) = watch.link.clone() else {
+        let socket = stream.socket();
+        return socket.received_seq() != socket.copied_seq();
+    };
+    let Some(view) = link.view() else {
+        return true;
+    };
+    loop {
+        let mut walk = watch.inbound.clone();
+        match look(stream, &link, view, &mut walk) {
+            Ok(source) if source.bytes() == 0 => {}
+            // If it is a breach, the reader will find out; if a reader is at work, it is not ours to say.
+            _ => return true,
+        }
+        if walk.arm::<VirtFence, _, _>(&view.own, &view.peer) {
+            return false;
+        }
+    }
+}
+
+/// Whether the ring has as many bytes as the application wants to hear of; arranges to hear of more if not. What TCP has,
+/// TCP says itself. Process or softirq context, no lock.
+pub(crate) fn is_readable(stream: &AdoptedStream) -> bool {
+    let watch = stream.watch.lock();
+    let Some(link) = watch.link.clone() else {
+        return false;
+    };
+    let Some(view) = link.view() else {
+        return false;
+    };
+    let low_water = stream.socket().low_water(false, i32::MAX as usize);
+    loop {
+        let mut walk = watch.inbound.clone();
+        match look(stream, &link, view, &mut walk) {
+            Ok(Source::Ring { extent, bytes }) if bytes > 0 => {
+                // A ring that is full will not get fuller.
+                if bytes as usize >= low_water || bytes == extent.bytes() {
+                    return true;
+                }
+            }
+            Ok(_) => {}
+            Err(_) => return true,
+        }
+        if walk.arm::<VirtFence, _, _>(&view.own, &view.peer) {
+            return false;
+        }
+    }
+}
+
+/// Whether the peer has done something that a reader may wait for. Softirq or process context.
+pub(crate) fn has_news(stream: &AdoptedStream) -> bool {
+    let watch = stream.watch.lock();
+    let Some(link) = &watch.link else {
+        return true;
+    };
+    let Some(view) = link.view() else {
+        return true;
+    };
+    let entered = view.own.word(slot::RX_SEGMENTS).load_relaxed();
+    view.peer.word(slot::TX_PROD).load_acquire() != watch.inbound.cons()
+        || view.peer.word(slot::TX_SEGMENTS).load_acquire() != entered
+}
+
+/// The number of bytes taken from the ring when the reader last left.
+pub(crate) fn seen(stream: &AdoptedStream) -> u32 {
+    stream.watch.lock().inbound.cons()
+}
+
+/// Returns how many bytes wait in the ring.
+pub(crate) fn unread(stream: &AdoptedStream) -> usize {
+    let watch = stream.watch.lock();
+    let view = watch.link.as_ref().and_then(|link| link.view());
+    let unread = view.map_or(0, |view| {
+        let prod = view.peer.word(slot::TX_PROD).load_acquire();
+        prod.wrapping_sub(watch.inbound.cons())
+    });
+    // More than that is a lie, which the next call to read finds out.
+    usize::try_from(i32::try_from(unread).unwrap_or(0)).unwrap_or(0)
+}
+
+/// The last descriptor is being closed: nobody will read. If bytes are unread TCP must reset the connection, as it does
+/// for its own: one of them is given to it.
+pub(crate) fn close(stream: &AdoptedStream) {
+    let reader = stream.reader.lock();
+    let Some(link) = &reader.link else { return };
+    link.set_receive_flags(wire::RX_GONE);
+    // The flag /before/ the last look. Partner: `commit` and the look at the flags after it, at the other end.
+    VirtFence::full();
+    link.post();
+    if unread(stream) == 0 {
+        return;
+    }
+    let mut guard = stream.lock();
+    let (locked, _) = guard.split();
+    let at = locked.copied_seq();
+    if let Err(error) = inject::insert(locked, at, 1, |_, _| Ok(())) {
+        pr_debug!("no reset for unread bytes: {error:?}\n");
+    }
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Start and stop of the frontend.
+
+use crate::adoption::Adopter;
+use crate::closing;
+use crate::counters::Counters;
+use crate::discovery::Discovery;
+use crate::establish::Follower;
+use crate::frontend::Frontend;
+use crate::giveback;
+use crate::peers::Peers;
+use crate::report::{
+    Connections,
+    Report, //
+};
+use crate::settings::{
+    RawSettings,
+    Settings, //
+};
+use core::fmt;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::time::{
+    Instant,
+    Monotonic, //
+};
+use xenvmc_net as net;
+use xenvmc_net::StateProbe;
+use xenvmc_xen::domain::{
+    is_guest,
+    is_initial, //
+};
+
+/// After how many seconds of waiting for tasks that are inside our methods a line is logged.
+const PATIENCE_S: i64 = 10;
+
+/// The frontend, from its start to its drop. One exists while the module is loaded.
+pub struct Running {
+    frontend: Arc<Frontend>,
+    settings: Arc<Settings>,
+    discovery: Option<Discovery>,
+    probe: Option<StateProbe<Adopter>>,
+    report: Option<Report>,
+}
+
+impl Running {
+    /// Starts.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if this is no guest of Xen; `EINVAL` if a parameter is out of its range; `ENOMEM`.
+    pub fn start(raw: RawSettings) -> Result<Self> {
+        if !is_guest() || is_initial() {
+            pr_err!("this module is for guests of Xen; Dom0 loads xenvmc_backend\n");
+            return Err(ENODEV);
+        }
+        net::learn_callbacks()?;
+        let settings = Arc::new(Settings::new(raw)?, GFP_KERNEL)?;
+        let counters = Arc::new(Counters::new(), GFP_KERNEL)?;
+        let peers = Arc::pin_init(Peers::new(), GFP_KERNEL)?;
+        let frontend = Frontend::new(&settings, &counters, &peers)?;
+        // From here on dropping it undoes what was done.
+        let mut running = Self {
+            frontend,
+            settings,
+            discovery: None,
+            probe: None,
+            report: None,
+        };
+        let follower = Follower::new(&running.frontend)?;
+        let list = Arc::new(List(running.frontend.clone()), GFP_KERNEL)?;
+        running.report = Some(Report::new(&running.settings, &counters, &peers, list)?);
+        running.probe = Some(StateProbe::register(Adopter::new(&running.frontend)?)?);
+        running.discovery = Some(Discovery::start(peers, counters, follower)?);
+        Ok(running)
+    }
+}
+
+impl Drop for Running {
+    /// Stops: connections go on over TCP, nothing of theirs is lost, nothing of ours is left.
+    fn drop(&mut self) {
+        self.settings.set_enabled(false);
+        self.probe = None;
+        if let Some(discovery) = &mut self.discovery {
+            discovery.stop();
+        }
+        let frontend = &self.frontend;
+        frontend
+            .peers()
+            .for_each_channel(|_, channel| closing::close(channel));
+        let registry = frontend.registry();
+        registry.close();
+        while let Some(stream) = registry.first() {
+            giveback::give_back(&stream);
+        }
+        let start = Instant::<Monotonic>::now();
+        let mut patience = PATIENCE_S;
+        while registry.count_alive() > 0 {
+            net::synchronize();
+            if start.elapsed().as_millis() > patience * 1000 {
+                pr_warn!(
+                    "{} sockets are still inside our methods\n",
+                    registry.count_alive()
+                );
+                patience *= 2;
+            }
+        }
+        frontend.stop();
+        self.discovery = None;
+        self.report = None;
+        net::barrier();
+        net::synchronize();
+    }
+}
+
+/// Lists the connections for users.
+struct List(Arc<Frontend>);
+
+impl Connections for List {
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut result = Ok(());
+        self.0.registry().for_each(|stream| {
+            if result.is_ok() {
+                result = stream.describe(f);
+            }
+        });
+        result
+    }
+}

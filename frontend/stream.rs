@@ -1,0 +1,529 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A TCP connection to a co-resident guest. One [`Stream`] exists for each, from its adoption to its end, accelerated or
+//! not.
+//!
+//! # Lock order
+//!
+//! 1. [`Stream::reader`]
+//! 2. the socket lock, which protects the [`Sender`]
+//! 3. [`Stream::agreement`]
+//! 4. [`Stream::watch`]
+//! 5. the channel's locks from `slots` on (see [`crate::channel`])
+
+use crate::channel::Channel;
+use crate::frontend::Frontend;
+use crate::handshake::Agreement;
+use crate::link::Link;
+use crate::peer::Peer;
+use crate::{
+    receive,
+    transmit, //
+};
+use core::fmt;
+use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Acquire,
+    Atomic,
+    Full,
+    Relaxed,
+    Release, //
+};
+use kernel::sync::{
+    new_mutex,
+    Arc,
+    Mutex, //
+};
+use xenvmc_core::message::Tuple;
+use xenvmc_core::policy::Spin;
+use xenvmc_core::shared::{
+    SharedLoad,
+    SharedStore, //
+};
+use xenvmc_core::stream::{
+    Inbound,
+    Outbound, //
+};
+use xenvmc_core::wire::{
+    self,
+    slot, //
+};
+use xenvmc_core::{
+    Decline,
+    Words, //
+};
+use xenvmc_net::lock::BhSpinLock;
+use xenvmc_net::{
+    new_bh_spinlock,
+    Adopted,
+    Connection,
+    Flags,
+    Guard,
+    Message,
+    Shutdown, //
+};
+
+/// A socket that was taken over, with its [`Stream`].
+pub(crate) type AdoptedStream = Adopted<Stream>;
+
+/// How far a connection has come on its way to the ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum Phase {
+    /// TCP alone; the policy watches.
+    Plain = 0,
+    /// Both ends know both slots.
+    Active = 1,
+    /// TCP alone, for good.
+    Over = 2,
+}
+
+/// What the reading side knows, under the reader's lock. That lock is held while bytes are copied, not while waiting.
+pub(crate) struct Reader {
+    /// The slots, while there are any.
+    pub(crate) link: Option<Arc<Link>>,
+    /// Where the reader stands.
+    pub(crate) inbound: Inbound,
+    /// How long to look before sleeping.
+    pub(crate) spin: Spin,
+}
+
+/// What the sending side knows, under the socket lock.
+pub(crate) struct Sender {
+    /// The slots, while there are any.
+    pub(crate) link: Option<Arc<Link>>,
+    /// Where the sender stands.
+    pub(crate) outbound: Outbound,
+    /// TCP's write sequence number when we last looked, while on the ring.
+    pub(crate) written: u32,
+    /// No byte follows, in the ring or in TCP.
+    pub(crate) ended: bool,
+    /// The direction is to stay on TCP.
+    pub(crate) stay: bool,
+    /// How long to look before sleeping.
+    pub(crate) spin: Spin,
+}
+
+/// What `poll` and notices look at: the reader's position when it last left.
+pub(crate) struct Watch {
+    /// The slots, while there are any.
+    pub(crate) link: Option<Arc<Link>>,
+    /// Where the reader stood.
+    pub(crate) inbound: Inbound,
+}
+
+/// A connection.
+#[pin_data]
+pub(crate) struct Stream {
+    frontend: Arc<Frontend>,
+    peer: Arc<Peer>,
+    tuple: Tuple,
+    phase: Atomic<u32>,
+    /// Counts what a sleeper must know of besides bytes.
+    epoch: Atomic<u32>,
+    /// The socket is TCP's alone again.
+    ended: Atomic<bool>,
+    /// See [`crate::ready`].
+    pub(crate) readiness: Atomic<u32>,
+    /// Calls that moved bytes over TCP, for the policy.
+    calls: Atomic<u32>,
+    /// Bytes that they moved.
+    moved: Atomic<u64>,
+    /// The sending direction is on the ring; a copy for those who have no lock.
+    pub(crate) sends_to_ring: Atomic<bool>,
+    /// Bytes of the sender's extent, likewise.
+    pub(crate) extent_bytes: Atomic<u32>,
+    /// The log of segments had no room for all records.
+    pub(crate) has_pending_records: Atomic<bool>,
+    /// Somebody wants to hear of room.
+    pub(crate) wants_space: Atomic<bool>,
+    /// Bytes that went through the ring, both ways.
+    pub(crate) sent: Atomic<u64>,
+    /// See `sent`.
+    pub(crate) received: Atomic<u64>,
+    #[pin]
+    pub(crate) reader: Mutex<Reader>,
+    #[pin]
+    pub(crate) watch: BhSpinLock<Watch>,
+    #[pin]
+    agreement: BhSpinLock<Agreement>,
+}
+
+impl Stream {
+    /// A connection that begins, and what the socket lock protects of it.
+    pub(crate) fn new(
+        frontend: &Arc<Frontend>,
+        peer: &Arc<Peer>,
+        tuple: Tuple,
+    ) -> (impl PinInit<Self, Error>, Sender) {
+        let (frontend, peer) = (frontend.clone(), peer.clone());
+        let stream = try_pin_init!(Self {
+            frontend,
+            peer,
+            tuple,
+            phase: Atomic::new(Phase::Plain as u32),
+            epoch: Atomic::new(0),
+            ended: Atomic::new(false),
+            readiness: Atomic::new(0),
+            calls: Atomic::new(0),
+            moved: Atomic::new(0),
+            sends_to_ring: Atomic::new(false),
+            extent_bytes: Atomic::new(0),
+            has_pending_records: Atomic::new(false),
+            wants_space: Atomic::new(false),
+            sent: Atomic::new(0),
+            received: Atomic::new(0),
+            reader <- new_mutex!(
+                Reader {
+                    link: None,
+                    inbound: Inbound::new(),
+                    spin: Spin::new(),
+                },
+                "xenvmc_reader"
+            ),
+            watch <- new_bh_spinlock!(
+                Watch {
+                    link: None,
+                    inbound: Inbound::new(),
+                },
+                "xenvmc_watch"
+            ),
+            agreement <- new_bh_spinlock!(Agreement::new(), "xenvmc_agreement"),
+        }? Error);
+        let sender = Sender {
+            link: None,
+            outbound: Outbound::new(),
+            written: 0,
+            ended: false,
+            stay: false,
+            spin: Spin::new(),
+        };
+        (stream, sender)
+    }
+
+    /// The module.
+    #[inline]
+    pub(crate) fn frontend(&self) -> &Arc<Frontend> {
+        &self.frontend
+    }
+
+    /// The guest at the other end.
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// Addresses and ports, this end's as the source.
+    pub(crate) fn tuple(&self) -> Tuple {
+        self.tuple
+    }
+
+    /// The agreement with the other end.
+    pub(crate) fn agreement(&self) -> &BhSpinLock<Agreement> {
+        &self.agreement
+    }
+
+    /// How far the connection has come. Any context.
+    #[inline]
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Acquire) {
+            0 => Phase::Plain,
+            1 => Phase::Active,
+            _ => Phase::Over,
+        }
+    }
+
+    /// Notes how far the connection has come.
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u32, Release);
+        self.epoch.fetch_add(1, Full);
+    }
+
+    /// A number that changes with all that a sleeper must know of besides bytes and room.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch.load(Acquire)
+    }
+
+    /// Whether the socket is TCP's alone again.
+    #[inline]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Acquire)
+    }
+
+    /// Notes that a call moved `bytes` bytes over TCP; true = the connection is worth asking for.
+    fn is_worth_asking(&self, bytes: usize) -> bool {
+        let threshold = self.frontend.settings().upgrade;
+        let calls = self.calls.fetch_add(1, Relaxed).wrapping_add(1);
+        let moved = self
+            .moved
+            .fetch_add(bytes as u64, Relaxed)
+            .wrapping_add(bytes as u64);
+        calls >= threshold.calls || moved >= threshold.bytes
+    }
+
+    /// Whether any byte went through the ring, either way.
+    pub(crate) fn has_used_ring(&self) -> bool {
+        self.sent.load(Relaxed) != 0 || self.received.load(Relaxed) != 0
+    }
+
+    /// Writes one line for users. Takes no lock but that of the agreement.
+    pub(crate) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tuple {
+            src,
+            src_port,
+            dst,
+            dst_port,
+        } = self.tuple;
+        writeln!(
+            f,
+            "local={src} local_port={src_port} remote={dst} remote_port={dst_port} domid={} phase={:?} agreement={:?} sends_to={} receives_ready={} ring_sent={} ring_received={}",
+            self.peer.domid().get(),
+            self.phase(),
+            self.agreement.lock().state(),
+            if self.sends_to_ring.load(Relaxed) { "ring" } else { "tcp" },
+            u8::from(self.readiness.load(Relaxed) == crate::ready::TOLD),
+            self.sent.load(Relaxed),
+            self.received.load(Relaxed),
+        )
+    }
+
+    /// The peer does not want this connection.
+    pub(crate) fn refused(&self, reason: Decline) {
+        pr_debug!("a connection was refused: {}\n", reason.name());
+    }
+}
+
+/// Notes that a call moved `bytes` bytes over TCP, and asks for the ring when that is worth while. Process context, no
+/// lock held.
+#[inline]
+pub(crate) fn moved_over_tcp(stream: &Arc<AdoptedStream>, bytes: usize) {
+    if stream.phase() == Phase::Plain && stream.is_worth_asking(bytes) {
+        ask(stream);
+    }
+}
+
+#[cold]
+fn ask(stream: &Arc<AdoptedStream>) {
+    let frontend = stream.frontend();
+    if !frontend.settings().is_enabled() || stream.agreement().lock().state() != xenvmc_core::connection::State::Plain {
+        return;
+    }
+    let channel = stream.peer().channel();
+    let Some(channel) = channel.filter(|channel| channel.is_open()) else {
+        return;
+    };
+    if let Err(reason) = crate::handshake::ask(stream, &channel) {
+        frontend.counters().decline(reason);
+    }
+}
+
+/// Something that the peer did for this connection was announced. Softirq or process context.
+pub(crate) fn noticed(stream: &Arc<AdoptedStream>) {
+    let socket = stream.socket();
+    if receive::has_news(stream) {
+        socket.data_ready();
+    }
+    if stream.wants_space.xchg(false, Full) {
+        socket.write_space();
+    }
+    let link = stream.watch.lock().link.clone();
+    if let Some(link) = link {
+        if link.peer_flags() & wire::RX_RETURN != 0 || stream.has_pending_records.load(Acquire) {
+            link.channel().note_tending();
+        }
+    }
+}
+
+/// What the rest of the crate does to an adopted stream. An extension of a type of another crate.
+pub(crate) trait StreamExt {
+    /// Both ends know both slots. Process context, no lock of the connection held.
+    fn activate(&self, link: &Arc<Link>);
+    /// The connection ends its acceleration before it has begun. Process context.
+    fn end(&self);
+    /// The peer has ended the connection at its end.
+    fn deserted(&self);
+    /// Makes sure that nothing is written to our slot any more. Process context.
+    fn quiesce(&self);
+    /// Takes the sender's end out. Process context.
+    fn detach(&self) -> Outbound;
+    /// The channel is over: the connection may ask again, on another one.
+    fn forget_channel(&self);
+    /// Wakes whoever sleeps in our methods, to look at what has changed.
+    fn wake_to_look(&self);
+}
+
+impl StreamExt for AdoptedStream {
+    fn activate(&self, link: &Arc<Link>) {
+        self.reader.lock().link = Some(link.clone());
+        let mut guard = self.lock();
+        self.watch.lock().link = Some(link.clone());
+        let (locked, sender) = guard.split();
+        sender.written = locked.write_seq();
+        sender.link = Some(link.clone());
+        if self.has_ended() {
+            // The socket went while this was agreed. Its end was noted before there was a link: note it again.
+            link.set_receive_flags(wire::RX_GONE);
+            link.channel().note_tending();
+            return;
+        }
+        self.set_phase(Phase::Active);
+        drop(guard);
+        self.frontend().counters().upgrades.inc();
+        self.wake_to_look();
+    }
+
+    fn end(&self) {
+        self.ended.store(true, Release);
+        self.set_phase(Phase::Over);
+        if let Some(channel) = self.peer().channel() {
+            channel.note_tending();
+        }
+    }
+
+    fn deserted(&self) {
+        self.epoch.fetch_add(1, Full);
+        self.socket().data_ready();
+        self.socket().write_space();
+    }
+
+    fn quiesce(&self) {
+        let reader = self.reader.lock().link.take();
+        let mut guard = self.lock();
+        let watch = self.watch.lock().link.take();
+        let sender = guard.state().link.take();
+        self.sends_to_ring.store(false, Release);
+        drop(guard);
+        drop((reader, watch, sender));
+    }
+
+    fn detach(&self) -> Outbound {
+        self.quiesce();
+        let mut guard = self.lock();
+        core::mem::take(&mut guard.state().outbound)
+    }
+
+    fn forget_channel(&self) {
+        if self.has_ended() {
+            return;
+        }
+        let mut reader = self.reader.lock();
+        reader.inbound = Inbound::new();
+        let mut guard = self.lock();
+        self.watch.lock().inbound = Inbound::new();
+        self.readiness.store(0, Release);
+        guard.state().stay = false;
+        *self.agreement.lock() = Agreement::new();
+        self.calls.store(0, Relaxed);
+        self.moved.store(0, Relaxed);
+        self.set_phase(Phase::Plain);
+        drop(guard);
+        drop(reader);
+        self.wake_to_look();
+    }
+
+    fn wake_to_look(&self) {
+        self.epoch.fetch_add(1, Full);
+        self.wake_all();
+    }
+}
+
+impl Connection for Stream {
+    type Locked = Sender;
+
+    fn sendmsg(this: &Arc<Adopted<Self>>, message: &mut Message<'_>) -> Result<usize> {
+        transmit::send(this, message)
+    }
+
+    fn recvmsg(
+        this: &Arc<Adopted<Self>>,
+        message: &mut Message<'_>,
+        flags: Flags,
+    ) -> Result<usize> {
+        receive::receive(this, message, flags)
+    }
+
+    fn is_readable(this: &Adopted<Self>) -> bool {
+        this.phase() == Phase::Active && receive::is_readable(this)
+    }
+
+    fn has_space(this: &Adopted<Self>) -> Option<bool> {
+        if this.sends_to_ring.load(Acquire) {
+            transmit::has_space(this)
+        } else {
+            None
+        }
+    }
+
+    fn unread(this: &Adopted<Self>) -> usize {
+        receive::unread(this)
+    }
+
+    fn releasing(guard: &mut Guard<'_, Self>) {
+        if guard.adopted().sends_to_ring.load(Relaxed) {
+            transmit::watch_tcp(guard);
+        }
+    }
+
+    fn shutting_down(guard: &mut Guard<'_, Self>, how: Shutdown) {
+        if how.send() {
+            transmit::end(guard);
+        }
+    }
+
+    fn closing(this: &Arc<Adopted<Self>>) {
+        if this.phase() == Phase::Active {
+            receive::close(this);
+            transmit::end(&mut this.lock());
+        }
+    }
+
+    fn option(this: &Arc<Adopted<Self>>, level: i32, name: i32) {
+        crate::giveback::before_option(this, level, name);
+    }
+
+    fn may_enter_sockmap(guard: &mut Guard<'_, Self>) -> bool {
+        guard.adopted().phase() != Phase::Active
+    }
+
+    fn restored(guard: &mut Guard<'_, Self>) {
+        let this = guard.adopted();
+        this.frontend.counters().sockets_restored.inc();
+        this.ended.store(true, Release);
+        this.sends_to_ring.store(false, Release);
+        this.set_phase(Phase::Over);
+        let sender = guard.state();
+        if let Some(link) = &sender.link {
+            link.set_receive_flags(wire::RX_GONE);
+            link.post();
+            link.channel().note_tending();
+        } else if let Some(channel) = this.peer.channel() {
+            // It may have been about to be agreed.
+            if this.agreement.lock().state() != xenvmc_core::connection::State::Plain {
+                channel.note_tending();
+            }
+        }
+    }
+}
+
+/// Ends the socket's part in a channel in which `channel` is; used by unload.
+pub(crate) fn is_on(stream: &AdoptedStream, channel: &Arc<Channel>) -> bool {
+    stream
+        .watch
+        .lock()
+        .link
+        .as_ref()
+        .is_some_and(|link| Arc::ptr_eq(link.channel(), channel))
+}
+
+/// Whether the peer said that it will not read any more, or wants its direction back on TCP.
+pub(crate) fn peer_wants_tcp(link: &Link) -> bool {
+    link.peer_flags() & (wire::RX_GONE | wire::RX_RETURN) != 0
+}
+
+/// Says that no ring byte will ever follow.
+pub(crate) fn set_end(link: &Link) {
+    if let Some(view) = link.view() {
+        let flags = view.own.word(slot::TX_FLAGS);
+        flags.store_release(flags.load_relaxed() | wire::TX_END);
+    }
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Where a sender changes between TCP and the ring (protocol §6). Always under the socket lock.
+
+use crate::link::Link;
+use crate::stream::{
+    self,
+    AdoptedStream,
+    Sender,
+    Stream, //
+};
+use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Relaxed,
+    Release, //
+};
+use xenvmc_core::segment::Mode;
+use xenvmc_core::wire;
+use xenvmc_core::{
+    Decline,
+    Error as Violation, //
+};
+use xenvmc_net as net;
+use xenvmc_net::{
+    Flags,
+    Guard,
+    Message, //
+};
+
+/// Flags of a send that only TCP can do justice to.
+const TCP_ONLY: Flags = Flags::OOB.with(Flags::ZEROCOPY).with(Flags::FASTOPEN);
+
+/// Puts the direction on the path that the message must or may take; true = the ring.
+///
+/// # Errors
+///
+/// If the peer has broken the protocol.
+pub(crate) fn to_right_path(
+    stream: &AdoptedStream,
+    guard: &mut Guard<'_, Stream>,
+    link: &Link,
+    message: &Message<'_>,
+    flags: Flags,
+) -> core::result::Result<bool, Violation> {
+    let socket = stream.socket();
+    if guard.state().ended
+        || socket.has_error()
+        || socket.shutdown().send()
+        || !socket.can_send()
+    {
+        // TCP knows what to say; no byte will be written.
+        return Ok(false);
+    }
+    if flags.any(Flags::OOB) {
+        guard.state().stay = true;
+    }
+    let on_ring = guard.state().outbound.mode() != Mode::Tcp;
+    let reason = if flags.any(Flags::OOB) {
+        Some(Decline::Urgent)
+    } else if flags.any(TCP_ONLY) {
+        Some(Decline::Zerocopy)
+    } else if message.has_control() || guard.state().stay {
+        Some(Decline::Option)
+    } else if stream::peer_wants_tcp(link) {
+        Some(Decline::PeerReturned)
+    } else if !link.channel().is_open() {
+        Some(Decline::ChannelClosed)
+    } else {
+        net::needs_tcp(socket)
+    };
+    match reason {
+        None if on_ring => {
+            publish(stream, guard.state(), link)?;
+            Ok(true)
+        }
+        None => match enter(stream, guard, link)? {
+            Ok(()) => Ok(true),
+            Err(reason) => {
+                stream.frontend().counters().decline(reason);
+                Ok(false)
+            }
+        },
+        Some(reason) => {
+            if on_ring {
+                stream.frontend().counters().decline(reason);
+                leave(stream, guard.state(), link)?;
+            }
+            Ok(false)
+        }
+    }
+}
+
+/// Puts the direction on the ring, or says why not.
+fn enter(
+    stream: &AdoptedStream,
+    guard: &mut Guard<'_, Stream>,
+    link: &Link,
+) -> core::result::Result<core::result::Result<(), Decline>, Violation> {
+    if link.peer_flags() & wire::RX_READY == 0 {
+        return Ok(Err(Decline::StaleReader));
+    }
+    if let Some(reason) = net::why_not_switch(guard) {
+        return Ok(Err(reason));
+    }
+    if guard.is_corked() {
+        return Ok(Err(Decline::Corked));
+    }
+    if !net::is_co_resident_route(guard) {
+        return Ok(Err(Decline::Route));
+    }
+    collect(guard.state(), link)?;
+    let order = stream.frontend().settings().initial_order;
+    let extent = match link.channel().take_extent(order) {
+        Ok(extent) => extent,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let (locked, sender) = guard.split();
+    let seq = locked.write_seq();
+    if let Err(error) = sender.outbound.enter_ring(extent, seq) {
+        link.channel().put_extent(extent);
+        pr_debug!("the ring could not be entered: {error:?}\n");
+        return Ok(Err(Decline::LogFull));
+    }
+    // What TCP still holds back (Nagle) lies before the boundary, and the reader waits for it.
+    locked.push_pending();
+    sender.written = seq;
+    stream.extent_bytes.store(extent.bytes(), Release);
+    stream.sends_to_ring.store(true, Release);
+    stream.frontend().counters().ring_entered.inc();
+    publish(stream, sender, link)?;
+    Ok(Ok(()))
+}
+
+/// Puts the direction back on TCP.
+///
+/// # Errors
+///
+/// If the peer has broken the protocol.
+pub(crate) fn leave(
+    stream: &AdoptedStream,
+    sender: &mut Sender,
+    link: &Link,
+) -> core::result::Result<(), Violation> {
+    sender.outbound.leave_ring();
+    stream.sends_to_ring.store(false, Release);
+    stream.frontend().counters().ring_left.inc();
+    publish(stream, sender, link)?;
+    collect(sender, link)
+}
+
+/// Goes on in a larger extent, if it is not as large as may be; true = done.
+///
+/// # Errors
+///
+/// If the peer has broken the protocol.
+pub(crate) fn grow(
+    stream: &AdoptedStream,
+    sender: &mut Sender,
+    link: &Link,
+) -> core::result::Result<bool, Violation> {
+    collect(sender, link)?;
+    let Mode::Ring { extent, seq } = sender.outbound.mode() else {
+        return Ok(false);
+    };
+    let order = stream.frontend().settings().ring_order;
+    if extent.order() >= order {
+        return Ok(false);
+    }
+    let Ok(larger) = link.channel().take_extent(order) else {
+        return Ok(false);
+    };
+    if sender.outbound.enter_ring(larger, seq).is_err() {
+        link.channel().put_extent(larger);
+        return Ok(false);
+    }
+    stream.extent_bytes.store(larger.bytes(), Release);
+    stream.frontend().counters().ring_grown.inc();
+    publish(stream, sender, link)?;
+    Ok(true)
+}
+
+/// Publishes the records that are due.
+///
+/// # Errors
+///
+/// If the peer has broken the protocol.
+pub(crate) fn publish(
+    stream: &AdoptedStream,
+    sender: &mut Sender,
+    link: &Link,
+) -> core::result::Result<(), Violation> {
+    let Some(view) = link.view() else {
+        return Ok(());
+    };
+    let notice = sender.outbound.publish(&view.own, &view.peer)?;
+    let pending = !sender.outbound.is_settled();
+    if pending != stream.has_pending_records.load(Relaxed) {
+        stream.has_pending_records.store(pending, Release);
+    }
+    if notice {
+        link.post();
+    }
+    Ok(())
+}
+
+/// Takes back the extents that the reader has left.
+///
+/// # Errors
+///
+/// If the peer has broken the protocol.
+pub(crate) fn collect(
+    sender: &mut Sender,
+    link: &Link,
+) -> core::result::Result<(), Violation> {
+    let Some(view) = link.view() else {
+        return Ok(());
+    };
+    while let Some(extent) = sender.outbound.poll_free(&view.peer)? {
+        link.channel().put_extent(extent);
+    }
+    Ok(())
+}

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sending: over TCP, or into our ring for the peer to read.
+//!
+//! A sender changes between the two only in its own call, under the socket lock, by [`crate::switch`]. Whoever still is
+//! inside TCP's own method then is noticed when it releases that lock ([`watch_tcp`]).
+
+use crate::link::Link;
+use crate::stream::{
+    self,
+    AdoptedStream,
+    Phase,
+    Sender,
+    Stream, //
+};
+use crate::{
+    ready,
+    spin,
+    switch, //
+};
+use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Acquire,
+    Full,
+    Relaxed, //
+};
+use kernel::sync::Arc;
+use xenvmc_core::segment::Mode;
+use xenvmc_core::shared::SharedLoad;
+use xenvmc_core::wake;
+use xenvmc_core::wire::slot;
+use xenvmc_core::{
+    Error as Violation,
+    Words, //
+};
+use xenvmc_net::{
+    interrupted,
+    restart,
+    Flags,
+    Guard,
+    Message,
+    Woken, //
+};
+use xenvmc_xen::word::VirtFence;
+
+/// Bytes that are copied before the peer is told: a long message is read while it is still being written.
+const COMMIT_BYTES: u32 = 32 * 1024;
+
+/// What a call came to, with the socket locked.
+enum Step {
+    /// The rest of the message is TCP's.
+    Tcp,
+    /// All of the message is in the ring.
+    Done,
+    /// Part of it is, and there may be room for more.
+    More,
+    /// There is no room.
+    Full,
+    /// The caller's memory cannot be read.
+    Fault,
+}
+
+/// Sends a message, or as much of it as the call's flags and timeout allow.
+pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Result<usize> {
+    if stream.phase() != Phase::Active || message.is_empty() {
+        return over_tcp(stream, message);
+    }
+    ready::attempt(stream);
+    let flags = message.flags();
+    message.copy_spliced_pages();
+    let total = message.len();
+    let mut timeout = stream.socket().send_timeout(flags.any(Flags::DONTWAIT));
+    let sent_or = |message: &Message<'_>, error: Error| match total - message.len() {
+        0 => Err(error),
+        sent => Ok(sent),
+    };
+    loop {
+        let epoch = stream.epoch();
+        let mut guard = stream.lock();
+        let step = if stream.is_installed() {
+            step(stream, &mut guard, message, flags)
+        } else {
+            Ok(Step::Tcp)
+        };
+        drop(guard);
+        match step {
+            Ok(Step::Done) => return Ok(total),
+            Ok(Step::More) => continue,
+            Ok(Step::Fault) => return sent_or(message, EFAULT),
+            Ok(Step::Full) => {}
+            Ok(Step::Tcp) => {
+                let sent = total - message.len();
+                return match stream.tcp_sendmsg(message) {
+                    Ok(more) => Ok(sent + more),
+                    Err(_) if sent > 0 => Ok(sent),
+                    Err(error) => Err(error),
+                };
+            }
+            Err(violation) => {
+                crate::giveback::break_stream(stream, violation);
+                return sent_or(message, EPIPE);
+            }
+        }
+        if timeout == 0 {
+            stream.socket().note_no_space();
+            if has_space(stream) != Some(false) || stream.epoch() != epoch {
+                // Room has come meanwhile, or it is not for us to say.
+                if total == message.len() {
+                    continue;
+                }
+            }
+            return sent_or(message, EAGAIN);
+        }
+        if spin::for_space(stream) {
+            continue;
+        }
+        stream.frontend().counters().tx_sleeps.inc();
+        let woken = stream.wait(&mut timeout, || {
+            let socket = stream.socket();
+            stream.epoch() != epoch
+                || socket.has_error()
+                || socket.shutdown().send()
+                || socket.is_closed()
+                || has_space(stream) != Some(false)
+        });
+        match woken {
+            Woken::Ready if !stream.is_installed() && total == message.len() => {
+                return Err(restart())
+            }
+            Woken::Ready => {}
+            Woken::TimedOut => {
+                stream.socket().note_no_space();
+                return sent_or(message, EAGAIN);
+            }
+            Woken::Signal => return sent_or(message, interrupted(timeout)),
+        }
+    }
+}
+
+/// Sends over TCP, and lets the policy know.
+fn over_tcp(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Result<usize> {
+    let sent = stream.tcp_sendmsg(message)?;
+    stream::moved_over_tcp(stream, sent);
+    Ok(sent)
+}
+
+/// Sends into the ring what there is room for.
+fn step(
+    stream: &Arc<AdoptedStream>,
+    guard: &mut Guard<'_, Stream>,
+    message: &mut Message<'_>,
+    flags: Flags,
+) -> core::result::Result<Step, Violation> {
+    let Some(link) = guard.state().link.clone() else {
+        return Ok(Step::Tcp);
+    };
+    if !switch::to_right_path(stream, guard, &link, message, flags)? {
+        return Ok(Step::Tcp);
+    }
+    let Some(view) = link.view() else {
+        return Ok(Step::Tcp);
+    };
+    let sender = guard.state();
+    let mut room = sender.outbound.room(&view.peer)?;
+    if (room as usize) < message.len() && switch::grow(stream, sender, &link)? {
+        room = sender.outbound.room(&view.peer)?;
+    }
+    let Mode::Ring { extent, .. } = sender.outbound.mode() else {
+        return Ok(Step::Tcp);
+    };
+    let want = room
+        .min(u32::try_from(message.len()).unwrap_or(u32::MAX))
+        .min(COMMIT_BYTES);
+    if want == 0 {
+        return Ok(Step::Full);
+    }
+    let copied = {
+        let Some(source) = message.source() else {
+            return Ok(Step::Fault);
+        };
+        let mut copied = 0;
+        for span in sender.outbound.spans(want) {
+            let Some(page) = link.channel().own().page(extent.page() + span.page()) else {
+                break;
+            };
+            let len = span.len as usize;
+            let part = page.copy_from_iter(span.in_page() as usize, len, source);
+            copied += part as u32;
+            if part < len {
+                break;
+            }
+        }
+        copied
+    };
+    if copied > 0 {
+        if sender
+            .outbound
+            .commit::<VirtFence, _, _>(copied, &view.own, &view.peer)
+        {
+            link.post();
+        }
+        stream.sent.add(u64::from(copied), Relaxed);
+        let counters = stream.frontend().counters();
+        counters.tx_bytes.add(u64::from(copied));
+        counters.tx_calls.inc();
+    }
+    Ok(if copied < want {
+        Step::Fault
+    } else if message.is_empty() {
+        Step::Done
+    } else {
+        Step::More
+    })
+}
+
+/// Notes what others have written into TCP while we are on the ring: from `release_cb`, with softirqs off.
+pub(crate) fn watch_tcp(guard: &mut Guard<'_, Stream>) {
+    let stream = guard.adopted();
+    let (locked, sender) = guard.split();
+    let seq = locked.write_seq();
+    if sender.ended || seq == sender.written || sender.outbound.mode() == Mode::Tcp {
+        return;
+    }
+    sender.written = seq;
+    let Some(link) = sender.link.clone() else {
+        return;
+    };
+    stream.frontend().counters().rogue_writes.inc();
+    sender.outbound.rogue(seq);
+    if let Err(violation) = switch::publish(stream, sender, &link) {
+        link.channel().violation(violation);
+    }
+}
+
+/// Says that nothing will follow in this direction; TCP sends its FIN next. Socket locked.
+pub(crate) fn end(guard: &mut Guard<'_, Stream>) {
+    let sender: &mut Sender = guard.state();
+    sender.ended = true;
+    if let Some(link) = &sender.link {
+        stream::set_end(link);
+    }
+}
+
+/// Whether a good part of the ring is free; arranges to hear of it if not. [`None`] when there is no ring to ask.
+/// Process or softirq context, no lock.
+pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
+    let size = stream.extent_bytes.load(Acquire);
+    stream.wants_space.store(true, Relaxed);
+    let watch = stream.watch.lock();
+    if !stream.sends_to_ring.load(Acquire) {
+        return None;
+    }
+    let link = watch.link.as_ref()?;
+    let view = link.view()?;
+    let prod = view.own.word(slot::TX_PROD).load_relaxed();
+    let cons_word = view.peer.word(slot::RX_CONS);
+    let cons = cons_word.load_acquire();
+    let used = prod.wrapping_sub(cons);
+    let want = size / 4;
+    if stream::peer_wants_tcp(link) || used > i32::MAX as u32 || used + want <= size {
+        stream.wants_space.xchg(false, Full);
+        return Some(true);
+    }
+    let event = prod.wrapping_sub(size).wrapping_add(want).wrapping_sub(1);
+    let space = view.own.word(slot::TX_SPACE_EVENT);
+    Some(!wake::arm_at::<VirtFence>(&space, event, cons, &cons_word))
+}
+
+/// Whether a fair part of the ring is free; only looks.
+pub(crate) fn has_room(link: &Link, size: u32) -> bool {
+    link.view().is_some_and(|view| {
+        let prod = view.own.word(slot::TX_PROD).load_relaxed();
+        let cons = view.peer.word(slot::RX_CONS).load_relaxed();
+        prod.wrapping_sub(cons).wrapping_add(size / 8) <= size
+    })
+}

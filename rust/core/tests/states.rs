@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Every state with every event: what the tables say is written down here once more.
+
+use xenvmc_core::{
+    channel,
+    connection::{
+        self,
+        Action, //
+    },
+    policy::{
+        Spin,
+        Threshold,
+        Upgrade, //
+    },
+};
+
+/// protocol §9.1. A column per event, `.` = makes no sense.
+#[test]
+fn channel_table() {
+    use channel::State::{
+        Broken,
+        Closing,
+        Done,
+        Drained,
+        Init,
+        Lost,
+        Open, //
+    };
+    // Established Close PeerClosing Drained PeerDrained Timeout PeerLost Violation
+    let table = [
+        (Init, "O X X . X X X B"),
+        (Open, ". C C . . L L B"),
+        (Closing, ". C C D C L L B"),
+        (Drained, ". D D . X X X B"),
+        (Lost, ". L . X . L L B"),
+        (Broken, ". B . X . B B B"),
+        (Done, ". . . . . . . ."),
+    ];
+    assert_eq!(table.map(|(state, _)| state), channel::State::ALL);
+    for (state, row) in table {
+        let cells: Vec<_> = row.split(' ').collect();
+        assert_eq!(cells.len(), channel::Event::ALL.len());
+        for (event, cell) in channel::Event::ALL.into_iter().zip(cells) {
+            let expected = match cell {
+                "." => None,
+                "O" => Some(Open),
+                "C" => Some(Closing),
+                "D" => Some(Drained),
+                "L" => Some(Lost),
+                "B" => Some(Broken),
+                "X" => Some(Done),
+                other => panic!("{other}"),
+            };
+            assert_eq!(state.next(event), expected, "{state:?}, {event:?}");
+        }
+    }
+}
+
+/// protocol §9.1: what a peer sees never goes back.
+#[test]
+fn the_state_word_does_not_go_back() {
+    for state in channel::State::ALL {
+        for event in channel::Event::ALL {
+            if let Some(next) = state.next(event) {
+                assert!(next.word() >= state.word(), "{state:?}, {event:?}");
+            }
+        }
+    }
+}
+
+/// protocol §9.1: from every state there is a way to the end.
+#[test]
+fn every_channel_ends() {
+    for mut state in channel::State::ALL {
+        for _ in 0..4 {
+            use channel::Event::{
+                Drained,
+                PeerLost, //
+            };
+            state = state
+                .next(PeerLost)
+                .and_then(|s| s.next(Drained).or(Some(s)))
+                .unwrap_or(state);
+        }
+        assert_eq!(state, channel::State::Done);
+    }
+}
+
+/// protocol §9.1, §1.2: the peer's word moves forward, among four values.
+#[test]
+fn the_peers_word_is_checked() {
+    for from in 0..4u32 {
+        for to in 0..6u32 {
+            let mut peer = channel::PeerState::default();
+            peer.handle_word(from).unwrap();
+            let event = peer.handle_word(to);
+            let expected = match to {
+                _ if to > 3 => Err(xenvmc_core::error::ChannelError::State(to)),
+                _ if to < from => Err(xenvmc_core::error::ChannelError::Back),
+                2 if from != 2 => Ok(Some(channel::Event::PeerClosing)),
+                3 if from != 3 => Ok(Some(channel::Event::PeerDrained)),
+                _ => Ok(None),
+            };
+            assert_eq!(event, expected, "{from} to {to}");
+            let now = if expected.is_ok() { to } else { from };
+            assert_eq!(peer.is_open(), now >= 1);
+            assert_eq!(peer.is_closing(), now >= 2);
+            assert_eq!(peer.is_drained(), now >= 3);
+        }
+    }
+}
+
+/// protocol §9.1: what may be done in which state.
+#[test]
+fn channel_rights() {
+    use channel::State as S;
+    for state in S::ALL {
+        assert_eq!(state.is_open(), state == S::Open);
+        let readable = matches!(state, S::Open | S::Closing | S::Lost);
+        assert_eq!(state.is_readable(), readable);
+    }
+}
+
+/// protocol §7.6. A column per event, `.` = makes no sense.
+#[test]
+fn connection_table() {
+    use connection::State::{
+        Active,
+        Asking,
+        Deserted,
+        Ending,
+        Over,
+        Plain,
+        Withdrawn, //
+    };
+    // Ask Asked Yielded Accepted Refused Ended Released ChannelOver
+    let table = [
+        (Plain, "Q A . . . X . X"),
+        (Asking, ". . A A X W . X"),
+        (Withdrawn, ". . . E X . . X"),
+        (Active, ". . . . . E D X"),
+        (Ending, ". . . . . . X X"),
+        (Deserted, ". . . . . X . X"),
+        (Over, ". . . . . . . X"),
+    ];
+    assert_eq!(table.map(|(state, _)| state), connection::State::ALL);
+    for (state, row) in table {
+        let cells: Vec<_> = row.split(' ').collect();
+        assert_eq!(cells.len(), connection::Event::ALL.len());
+        for (event, cell) in connection::Event::ALL.into_iter().zip(cells) {
+            let expected = match cell {
+                "." => None,
+                "Q" => Some(Asking),
+                "W" => Some(Withdrawn),
+                "A" => Some(Active),
+                "E" => Some(Ending),
+                "D" => Some(Deserted),
+                "X" => Some(Over),
+                other => panic!("{other}"),
+            };
+            let next = state.next(event);
+            assert_eq!(next.map(|(s, _)| s), expected, "{state:?}, {event:?}");
+        }
+    }
+}
+
+/// protocol §7.5: each end sends RELEASE once, and only if it knows the peer's slot.
+#[test]
+fn release_is_sent_once() {
+    fn walk(state: connection::State, released: bool, depth: u32) {
+        if depth == 0 {
+            return;
+        }
+        for event in connection::Event::ALL {
+            let Some((next, action)) = state.next(event) else {
+                continue;
+            };
+            let sends = action == Action::SendRelease;
+            assert!(!(sends && released));
+            if sends {
+                assert!(!next.has_slots());
+            }
+            if state.has_slots() && !next.has_slots() && event != connection::Event::ChannelOver {
+                assert!(sends, "{state:?}, {event:?}");
+            }
+            walk(next, released || sends, depth - 1);
+        }
+    }
+    walk(connection::State::Plain, false, 7);
+}
+
+/// protocol §7.6: which events a peer can cause.
+#[test]
+fn events_of_the_peer() {
+    use connection::Event as E;
+    for event in E::ALL {
+        let ours = matches!(event, E::Ask | E::Ended | E::ChannelOver);
+        assert_eq!(event.is_peers(), !ours);
+    }
+}
+
+/// Whichever threshold comes first.
+#[test]
+fn upgrade_is_due_by_calls_or_bytes() {
+    let threshold = Threshold {
+        calls: 10,
+        bytes: 1 << 20,
+    };
+    let mut calls = Upgrade::new();
+    assert_eq!(
+        (1..=12).find(|_| calls.handle_bytes(1, threshold)),
+        Some(10)
+    );
+    let mut bytes = Upgrade::default();
+    assert!(!bytes.handle_bytes((1 << 20) - 1, threshold));
+    assert!(bytes.handle_bytes(1, threshold));
+    let mut huge = Upgrade::new();
+    huge.handle_bytes(u64::MAX, threshold);
+    assert!(huge.handle_bytes(u64::MAX, threshold));
+    let at_once = Threshold { calls: 0, bytes: 0 };
+    assert!(Upgrade::new().is_due(at_once));
+}
+
+/// Hits keep the budget at about twice what is needed, and under the cap.
+#[test]
+fn spinning_learns_from_hits() {
+    let mut spin = Spin::new();
+    for _ in 0..100 {
+        let budget = spin.budget(1000, false);
+        assert!((1..=1000).contains(&budget));
+        spin.handle_hit(200, 1000);
+    }
+    assert!((300..=500).contains(&spin.budget(1000, false)));
+    for _ in 0..100 {
+        spin.handle_hit(900, 1000);
+    }
+    assert_eq!(spin.budget(1000, false), 1000);
+}
+
+/// Misses stop it, but for a short look at every eighth sleep; a hit there brings it back.
+#[test]
+fn spinning_stops_when_it_does_not_help() {
+    let mut spin = Spin::default();
+    for _ in 0..100 {
+        if spin.budget(1000, false) > 0 {
+            spin.handle_miss(1000);
+        }
+    }
+    let looks: Vec<_> = (0..16).map(|_| spin.budget(1000, false)).collect();
+    assert_eq!(looks.iter().filter(|&&look| look > 0).count(), 2);
+    assert!(looks.iter().all(|&look| look <= 125));
+    spin.handle_hit(100, 1000);
+    assert!(spin.budget(1000, false) > 0);
+}
+
+/// Off is off, and no cap is too small or too large.
+#[test]
+fn spinning_can_be_turned_off() {
+    for cap in [0, 1, 2, 7, u32::MAX] {
+        let mut spin = Spin::new();
+        for waited in [0, 1, cap, u32::MAX] {
+            assert!(spin.budget(cap, false) <= cap);
+            assert_eq!(spin.budget(cap, true), 0);
+            spin.handle_hit(waited, cap);
+            spin.handle_miss(cap);
+        }
+    }
+    assert_eq!(Spin::new().budget(0, false), 0);
+}

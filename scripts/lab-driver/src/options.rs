@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a lab shall be like.
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+/// Most guests in a lab.
+pub const MAX_GUESTS: u8 = 8;
+
+/// How guests are virtualised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GuestType {
+    /// Hardware page tables, paravirtual devices: Xen's recommended mode.
+    #[default]
+    Pvh,
+    /// Paravirtual altogether.
+    Pv,
+}
+
+impl GuestType {
+    /// The name in a guest's configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pvh => "pvh",
+            Self::Pv => "pv",
+        }
+    }
+}
+
+/// What a lab shall be like.
+#[derive(Clone, Debug, Args, Serialize, Deserialize)]
+pub struct Options {
+    /// Guests, from 1 to 8.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_GUESTS)))]
+    pub guests: u8,
+    /// How the guests are virtualised.
+    #[arg(long = "type", value_enum, default_value_t)]
+    pub kind: GuestType,
+    /// Virtual CPUs of each guest.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub vcpus: u8,
+    /// Memory of each guest in MiB; at least 512, and what the packages need, when not given.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(128..))]
+    pub memory: Option<u64>,
+    /// Debian packages for the guests, with all that they depend on.
+    #[arg(long, value_delimiter = ' ')]
+    pub packages: Vec<String>,
+    /// Put the modules into the machines, but don't load them.
+    #[arg(long)]
+    pub no_modules: bool,
+    /// CPUs of the emulated machine.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub smp: u8,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            guests: 2,
+            kind: GuestType::default(),
+            vcpus: 1,
+            memory: None,
+            packages: Vec::new(),
+            no_modules: false,
+            smp: 2,
+        }
+    }
+}
