@@ -92,11 +92,6 @@ impl Peer {
         self.instance
     }
 
-    /// Returns the version of the protocol that it speaks.
-    pub(crate) fn version(&self) -> u32 {
-        self.version
-    }
-
     /// Returns whether it speaks a version that we speak.
     pub(crate) fn is_compatible(&self) -> bool {
         self.version == VERSION
