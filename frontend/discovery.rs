@@ -111,19 +111,6 @@ impl Discovery {
         Ok(this)
     }
 
-    /// Asks for a look at everything. Any context.
-    pub(crate) fn look(&self) {
-        self.task.handler().is_store_due.store(true, Release);
-        self.task.kick();
-    }
-
-    /// Asks to begin anew as another instance: all peers are gone for us, and we for them. Any
-    /// context.
-    pub(crate) fn restart(&self) {
-        self.task.handler().is_restart_due.store(true, Release);
-        self.look();
-    }
-
     /// Stops looking, for ever. When this returns no call of the listener is under way or will
     /// come. What we said stays, until the drop. Process context, not from the listener.
     pub(crate) fn stop(&mut self) {
@@ -169,8 +156,6 @@ struct Reconciler {
     /// Whether something changed in xenstore, and not our addresses alone. Set /before/ a run is
     /// asked for, so that the run sees it.
     is_store_due: Atomic<bool>,
-    /// Whether to begin anew; in the same way.
-    is_restart_due: Atomic<bool>,
     /// Nobody but a run takes it, and there is one at a time.
     #[pin]
     state: Mutex<State>,
@@ -195,7 +180,6 @@ impl Reconciler {
             counters,
             listener,
             is_store_due: Atomic::new(false),
-            is_restart_due: Atomic::new(false),
             state <- new_mutex!(
                 State {
                     own: None,
@@ -214,9 +198,8 @@ impl Reconciler {
             return state.announcer.update(&self.counters);
         }
         let own = domain::own()?;
-        let is_restart_due = self.is_restart_due.xchg(false, Full);
         let found = state.announcer.check(&self.counters)?;
-        if state.own != Some(own) || is_restart_due || found == Found::Nothing {
+        if state.own != Some(own) || found == Found::Nothing {
             // The first time it removes what was left by nobody knows whom.
             state.own = None;
             self.forget(state);

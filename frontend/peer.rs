@@ -2,11 +2,11 @@
 
 //! A guest on the same host: one [`Peer`] for each instance that was announced.
 
-use crate::channel::Channel;
-use core::{
-    cmp::min,
-    fmt, //
+use crate::{
+    channel::Channel,
+    distrust::Distrust, //
 };
+use core::fmt;
 use kernel::{
     prelude::*,
     sync::{
@@ -15,10 +15,6 @@ use kernel::{
             Relaxed, //
         },
         Arc, //
-    },
-    time::{
-        Instant,
-        Monotonic, //
     },
 };
 use xenvmc_core::announce::{
@@ -33,12 +29,6 @@ use xenvmc_net::{
 };
 use xenvmc_xen::DomId;
 
-/// How long a peer is not believed after its first false claim; each further one doubles it.
-const DISTRUST_MS: u32 = 1_000;
-
-/// How long a peer is not believed at most.
-const DISTRUST_MAX_MS: u32 = 300_000;
-
 /// One instance of a peer. Its number, which Dom0 vouches for, instance and version stay; its
 /// addresses, which are claims, may change.
 ///
@@ -52,7 +42,7 @@ pub(crate) struct Peer {
     features: u64,
     #[pin]
     addresses: BhSpinLock<Addresses>,
-    distrust: Distrust,
+    distrust: Arc<Distrust>,
     /// A connection wants a channel to it.
     wanted: Atomic<bool>,
     /// The channel to it, if there is one.
@@ -60,18 +50,9 @@ pub(crate) struct Peer {
     pub(crate) channel: BhSpinLock<Option<Arc<Channel>>>,
 }
 
-/// What became of the peer's claims. Races between those who find a claim false are harmless.
-struct Distrust {
-    epoch: Instant<Monotonic>,
-    /// When it ends, in ms since `epoch`; 0 = there is none.
-    until_ms: Atomic<u64>,
-    /// How long the last one was; 0 = there was none.
-    length_ms: Atomic<u32>,
-}
-
 impl Peer {
-    /// Makes the peer `domid` from what it announced. `earlier` is an earlier instance, whose
-    /// distrust it inherits: announcing anew is no way out of it.
+    /// Makes the peer `domid` from what it announced. It takes over the `distrust` of an earlier
+    /// instance, if there is one: announcing anew is no way out of it.
     ///
     /// # Errors
     ///
@@ -79,9 +60,13 @@ impl Peer {
     pub(crate) fn new(
         domid: DomId,
         announcement: &Announcement,
-        earlier: Option<&Peer>,
+        distrust: Option<Arc<Distrust>>,
     ) -> Result<Arc<Self>> {
         let addresses = announcement.addresses.clone();
+        let distrust = match distrust {
+            Some(distrust) => distrust,
+            None => Arc::new(Distrust::none(), GFP_KERNEL)?,
+        };
         Arc::pin_init(
             pin_init!(Self {
                 domid,
@@ -89,7 +74,7 @@ impl Peer {
                 version: announcement.version,
                 features: announcement.features,
                 addresses <- new_bh_spinlock!(addresses, "xenvmc_peer_addresses"),
-                distrust: Distrust::inherit(earlier),
+                distrust,
                 wanted: Atomic::new(false),
                 channel <- new_bh_spinlock!(None, "xenvmc_peer_channel"),
             }),
@@ -105,11 +90,6 @@ impl Peer {
     /// Returns the random number of its announcement, which offers to it name.
     pub(crate) fn instance(&self) -> u64 {
         self.instance
-    }
-
-    /// Returns the version of the protocol that it speaks.
-    pub(crate) fn version(&self) -> u32 {
-        self.version
     }
 
     /// Returns whether it speaks a version that we speak.
@@ -154,16 +134,15 @@ impl Peer {
         self.addresses.lock().clone_from(addresses);
     }
 
+    /// Returns what a later instance takes over.
+    pub(crate) fn shared_distrust(&self) -> &Arc<Distrust> {
+        &self.distrust
+    }
+
     /// Notes that a claim of it was found false. From now on it is not believed for a time, which
     /// doubles each time that this happens again. Any context but hard interrupts.
     pub(crate) fn distrust(&self) {
         self.distrust.begin();
-    }
-
-    /// Notes that a claim of it was proven: the next false one counts as the first, unless it is
-    /// not believed at the moment, which no proof shortens. Any context but hard interrupts.
-    pub(crate) fn trust(&self) {
-        self.distrust.end();
     }
 
     /// Returns whether it is not believed for now. Any context.
@@ -188,50 +167,5 @@ impl fmt::Display for Peer {
             Some(channel) => channel.describe(f),
             None => f.write_str("none"),
         }
-    }
-}
-
-impl Distrust {
-    fn inherit(earlier: Option<&Peer>) -> Self {
-        match earlier.map(|peer| &peer.distrust) {
-            Some(earlier) => Self {
-                epoch: earlier.epoch,
-                until_ms: Atomic::new(earlier.until_ms.load(Relaxed)),
-                length_ms: Atomic::new(earlier.length_ms.load(Relaxed)),
-            },
-            None => Self {
-                epoch: Instant::now(),
-                until_ms: Atomic::new(0),
-                length_ms: Atomic::new(0),
-            },
-        }
-    }
-
-    fn begin(&self) {
-        if self.is_on() {
-            return;
-        }
-        let length = match self.length_ms.load(Relaxed) {
-            0 => DISTRUST_MS,
-            last => min(last.saturating_mul(2), DISTRUST_MAX_MS),
-        };
-        self.length_ms.store(length, Relaxed);
-        self.until_ms
-            .store(self.now_ms() + u64::from(length), Relaxed);
-    }
-
-    fn end(&self) {
-        if self.length_ms.load(Relaxed) != 0 && !self.is_on() {
-            self.length_ms.store(0, Relaxed);
-        }
-    }
-
-    fn is_on(&self) -> bool {
-        let until = self.until_ms.load(Relaxed);
-        until != 0 && self.now_ms() < until
-    }
-
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(0)
     }
 }

@@ -4,6 +4,7 @@
 
 use crate::{
     counters::Counters,
+    distrust::Distrust,
     peer::Peer,
     peers::{
         insert,
@@ -33,6 +34,8 @@ pub(crate) struct Roster {
     entries: KVec<Entry>,
     /// Number of the last change.
     changes: u64,
+    /// Peers that went away while they were not believed, until that is over.
+    outcasts: KVec<(DomId, Arc<Distrust>)>,
 }
 
 /// What was said of one peer.
@@ -78,8 +81,8 @@ impl Roster {
         let mut next = Roster {
             entries: KVec::new(),
             changes: self.changes,
+            outcasts: KVec::new(),
         };
-        let mut gone = KVec::new();
         let mut changed = KVec::new();
         let mut offers = KVec::new();
         for about in said {
@@ -93,7 +96,8 @@ impl Roster {
                 _ => {
                     next.changes += 1;
                     let earlier = before.and_then(|entry| entry.peer.as_ref());
-                    let peer = peer_for(&about, earlier, counters)?;
+                    let distrust = self.distrust(about.domid);
+                    let peer = peer_for(&about, earlier, distrust, counters)?;
                     if let Some(peer) = &peer {
                         changed.push(peer.clone(), GFP_KERNEL)?;
                     }
@@ -114,21 +118,58 @@ impl Roster {
             let index = next.entries.partition_point(|e| e.since < entry.since);
             insert(&mut next.entries, index, entry)?;
         }
-        for peer in self.peers() {
-            if !next.peers().any(|now| Arc::ptr_eq(now, peer)) {
-                gone.push(peer.clone(), GFP_KERNEL)?;
-            }
-        }
+        next.outcasts = self.outcasts_without(&next)?;
         // Of two that announce the same address the later one has it: during a migration to the
         // same host that is where the guest is going.
         let news = News {
             table: Table::new(next.peers())?,
-            gone,
+            gone: self.gone_in(&next)?,
             changed,
             offers,
         };
         *self = next;
         Ok(news)
+    }
+
+    /// Returns the peers that are not in `next`.
+    fn gone_in(&self, next: &Roster) -> Result<KVec<Arc<Peer>>> {
+        let mut gone = KVec::new();
+        for peer in self.peers() {
+            if !next.peers().any(|now| Arc::ptr_eq(now, peer)) {
+                gone.push(peer.clone(), GFP_KERNEL)?;
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Returns the peers, now or before, that are not believed and have no instance in `next`.
+    fn outcasts_without(&self, next: &Roster) -> Result<KVec<(DomId, Arc<Distrust>)>> {
+        let mut outcasts = KVec::new();
+        for (domid, distrust) in self.distrusts() {
+            if distrust.is_on() && !next.peers().any(|peer| peer.domid() == domid) {
+                outcasts.push((domid, distrust.clone()), GFP_KERNEL)?;
+            }
+        }
+        Ok(outcasts)
+    }
+
+    /// Returns what is known of the claims of each peer, now or before.
+    fn distrusts(&self) -> impl Iterator<Item = (DomId, &Arc<Distrust>)> {
+        let peers = self
+            .peers()
+            .map(|peer| (peer.domid(), peer.shared_distrust()));
+        let outcasts = self
+            .outcasts
+            .iter()
+            .map(|(domid, distrust)| (*domid, distrust));
+        Iterator::chain(peers, outcasts)
+    }
+
+    /// Returns what is known of the claims of a peer.
+    fn distrust(&self, domid: DomId) -> Option<&Arc<Distrust>> {
+        let mut all = self.distrusts();
+        all.find(|(id, _)| *id == domid)
+            .map(|(_, distrust)| distrust)
     }
 
     fn entry(&self, domid: DomId) -> Option<&Entry> {
@@ -156,6 +197,7 @@ fn untold<'a>(before: Option<&Entry>, now: &'a Entry) -> Option<(&'a Arc<Peer>, 
 fn peer_for(
     about: &About,
     earlier: Option<&Arc<Peer>>,
+    distrust: Option<&Arc<Distrust>>,
     counters: &Counters,
 ) -> Result<Option<Arc<Peer>>> {
     let parsed = about.announcement.parse(Announcement::parse);
@@ -166,8 +208,7 @@ fn peer_for(
         earlier.set_addresses(&announcement.addresses);
         return Ok(Some(earlier.clone()));
     }
-    let earlier = earlier.map(|peer| &**peer);
-    let peer = Peer::new(about.domid, &announcement, earlier)?;
+    let peer = Peer::new(about.domid, &announcement, distrust.cloned())?;
     counters.peers_seen.inc();
     Ok(Some(peer))
 }

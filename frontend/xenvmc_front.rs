@@ -18,6 +18,7 @@ mod closing;
 mod control;
 mod counters;
 mod discovery;
+mod distrust;
 mod establish;
 mod frontend;
 mod giveback;
