@@ -37,7 +37,7 @@ impl Notice {
         Ok(Arc::new(this, GFP_KERNEL)?)
     }
 
-    /// Sets the mark again, for later.
+    /// Sets the mark again; the caller asks for the run that looks.
     pub(crate) fn set(&self) {
         self.dirty.store(true, Release);
     }
@@ -51,7 +51,10 @@ impl Notice {
 
 impl watch::Handler for Notice {
     fn changed(&self, _path: &CStr) {
-        self.set();
-        self.task.kick();
+        // A mark that is set already has its run, sooner or later: a guest that writes faster than
+        // it may causes none of its own.
+        if !self.dirty.xchg(true, Full) {
+            self.task.kick();
+        }
     }
 }
