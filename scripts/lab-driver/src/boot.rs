@@ -73,12 +73,12 @@ pub(crate) fn up(name: &str, options: &Options, progress: &mut Progress) -> Resu
     progress.log_to(OpenOptions::new().create(true).write(true).truncate(true).open(&log)?);
     let result = make(name, &checkout, &directory, options, progress);
     if let Err(error) = &result {
-        progress.say(&format!("failed: {error:#}"));
+        progress.record(&format!("failed: {error:#}"));
         if let Some(state) = State::load(&directory)? {
             state.kill()?;
             state::forget(&directory)?;
         }
-        progress.say(&format!("logs: {}, {}", log.display(), directory.join("console.log").display()));
+        progress.say(&format!("failed; logs: {}, {}", log.display(), directory.join("console.log").display()));
     }
     result
 }

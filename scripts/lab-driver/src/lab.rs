@@ -29,7 +29,7 @@ use crate::{
 const CARE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Lines of a console that are shown.
-const CONSOLE_END: usize = 30;
+const CONSOLE_END: usize = 60;
 
 /// A lab whose emulator was started, by this program or an earlier one.
 pub struct Lab {

@@ -57,6 +57,13 @@ impl Progress {
         }
     }
 
+    /// One line for the log only.
+    pub(crate) fn record(&mut self, text: &str) {
+        let shown = std::mem::replace(&mut self.shown, false);
+        self.say(text);
+        self.shown = shown;
+    }
+
     /// A line, if there was none for a while.
     pub(crate) fn still(&mut self, what: &str) {
         if self.last.elapsed() >= STILL_PERIOD {
