@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 #     make                  both modules, for the newest Debian kernel, in the toolbox (build/modules/*.ko)
+#     make KERNEL=RELEASE   the same for that kernel of Debian (7.2.12+deb13-amd64)
 #     make KDIR=DIRECTORY   both modules for the kernel of that build directory, with this host's compilers
 #     make install          those of KDIR (default: the running kernel) into /lib/modules/…/updates
 #     make check            formats, lints, documents, layers
