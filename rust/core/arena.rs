@@ -237,6 +237,66 @@ fn is_all(map: &[u64], extent: Extent) -> bool {
     words(extent).all(|(chunk, bits)| map.get(chunk as usize).is_some_and(|w| w & bits == bits))
 }
 
+/// What this end has mapped of the peer's arena, under the channel's lock.
+///
+/// # Invariants
+///
+/// `mapped` <= `granted` <= [`CHUNKS_MAX`], in chunks; `mapped` <= `limit`.
+#[derive(Debug)]
+pub struct PeerArena {
+    granted: u32,
+    mapped: u32,
+    limit: u32,
+}
+
+impl PeerArena {
+    /// Nothing of it; at most `limit` chunks are to be mapped.
+    ///
+    /// ```
+    /// use xenvmc_core::arena::PeerArena;
+    ///
+    /// let mut arena = PeerArena::new(8);
+    /// assert_eq!(arena.handle_granted(2), Ok(Some(0)));
+    /// assert_eq!(arena.did_map(), 1);
+    /// assert_eq!(arena.handle_granted(2), Ok(Some(1)));
+    /// assert!(arena.handle_granted(1).is_err());
+    /// ```
+    pub const fn new(limit: u32) -> Self {
+        Self {
+            granted: 0,
+            mapped: 0,
+            limit,
+        }
+    }
+
+    /// Takes note of the number of chunks that the peer has granted, loaded with acquire; returns
+    /// the chunk that is to be mapped next, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::Granted`] if there can be no so many, or there were more before.
+    pub fn handle_granted(&mut self, granted: u32) -> Result<Option<u32>, ArenaError> {
+        if granted < self.granted || granted > CHUNKS_MAX {
+            return Err(ArenaError::Granted);
+        }
+        self.granted = granted;
+        Ok((self.mapped < granted && self.mapped < self.limit).then_some(self.mapped))
+    }
+
+    /// Notes that the next chunk is mapped; returns how many are, to be published.
+    pub fn did_map(&mut self) -> u32 {
+        if self.mapped < self.granted {
+            self.mapped = self.mapped.wrapping_add(1);
+        }
+        self.mapped
+    }
+
+    /// Pages of the peer's arena that are mapped; all numbers of pages are checked against it.
+    pub const fn pages(&self) -> u32 {
+        self.mapped.wrapping_mul(CHUNK_PAGES)
+    }
+}
+
 /// The slots of one arena page, under the channel's lock.
 #[derive(Clone, Copy, Debug)]
 pub struct SlotPage {

@@ -68,6 +68,8 @@ pub enum ArenaError {
     Caller,
     /// The peer says that it has mapped more chunks than there are, or fewer than before.
     Mapped,
+    /// The peer says that it has granted more chunks than there can be, or fewer than before.
+    Granted,
 }
 
 /// Bytes that are no valid message or root page.

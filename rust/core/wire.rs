@@ -22,6 +22,10 @@ pub const CONTROL_ENTRIES: u32 = 64;
 /// Pages of the control queue.
 pub const CONTROL_PAGES: usize = 1;
 
+/// Messages taken in one go after which the consumer of a control queue sends an event, because the
+/// producer may wait for room (protocol §5.2).
+pub const CONTROL_BATCH: u32 = 32;
+
 /// Entries of the notice queue, of 4 bytes each.
 pub const NOTICE_ENTRIES: u32 = 4096;
 
@@ -139,6 +143,18 @@ pub mod slot {
     pub const fn record(number: u32) -> u32 {
         RECORDS.wrapping_add((number & (super::RECORDS - 1)).wrapping_mul(16))
     }
+}
+
+/// Where chunk `chunk`, less than [`CHUNKS_MAX`], is listed: the directory page, and the byte in it
+/// of the first of [`CHUNK_PAGES`] words.
+///
+/// ```
+/// assert_eq!(xenvmc_core::wire::listed_at(17), (1, 256));
+/// ```
+pub const fn listed_at(chunk: u32) -> (u32, u32) {
+    let page = chunk.wrapping_mul(CHUNK_PAGES);
+    let entry = page % DIRECTORY_ENTRIES;
+    (page / DIRECTORY_ENTRIES, entry.wrapping_mul(4))
 }
 
 /// Number of a connection slot in its owner's arena.

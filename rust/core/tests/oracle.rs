@@ -13,7 +13,11 @@ use common::{
 };
 use proptest::prelude::*;
 use xenvmc_core::{
-    arena::Arena,
+    arena::{
+        Arena,
+        PeerArena,
+        SlotPage, //
+    },
     error::{
         ArenaError,
         QueueError, //
@@ -25,6 +29,7 @@ use xenvmc_core::{
         Producer, //
     },
     wake,
+    wire::SlotId,
     Extent,
     SharedLoad,
     SharedStore,
@@ -315,6 +320,48 @@ proptest! {
             (mapped..=granted).contains(&said)
         );
     }
+}
+
+proptest! {
+    #![proptest_config(cases(500))]
+
+    /// protocol §3.3: the peer's chunks are mapped one by one, in order, up to the limit.
+    #[test]
+    fn the_peers_arena_is_mapped_in_order(
+        limit in 0..20u32,
+        counts in prop::collection::vec(prop_oneof![0..20u32, 1000..1100u32, any::<u32>()], 1..20),
+    ) {
+        let mut arena = PeerArena::new(limit);
+        let (mut granted, mut mapped) = (0, 0);
+        for count in counts {
+            let next = arena.handle_granted(count);
+            if count < granted || count > 1024 {
+                prop_assert_eq!(next, Err(ArenaError::Granted));
+                continue;
+            }
+            granted = count;
+            if mapped < granted.min(limit) {
+                prop_assert_eq!(next, Ok(Some(mapped)));
+                mapped += 1;
+                prop_assert_eq!(arena.did_map(), mapped);
+            } else {
+                prop_assert_eq!(next, Ok(None));
+            }
+            prop_assert_eq!(arena.pages(), mapped * 64);
+        }
+    }
+}
+
+/// A page of slots gives each of its sixteen once (protocol §3.4).
+#[test]
+fn slots_are_given_once() {
+    let mut slots = SlotPage::new(7);
+    let mut ids: Vec<_> = std::iter::from_fn(|| slots.take()).collect();
+    assert_eq!(ids.len(), 16);
+    ids.dedup();
+    assert!(ids.len() == 16 && ids.iter().all(|id| id.page() == 7));
+    assert!(!slots.put(SlotId(0)), "of another page");
+    assert!(ids.iter().all(|&id| slots.put(id)) && slots.is_empty());
 }
 
 /// Mistakes of the caller are errors, and change nothing.
