@@ -51,7 +51,10 @@ impl From<ArenaError> for Shortage {
             ArenaError::NeedChunks(chunks) => Self::Chunks(chunks),
             // It comes by itself, when the peer has mapped what it was granted.
             ArenaError::NotMapped => Self::Decline(Decline::NoChannel),
-            ArenaError::Exhausted | ArenaError::Caller | ArenaError::Mapped => {
+            ArenaError::Exhausted
+            | ArenaError::Caller
+            | ArenaError::Granted
+            | ArenaError::Mapped => {
                 Self::Decline(Decline::ArenaExhausted)
             }
         }
