@@ -23,6 +23,7 @@ mod boot;
 mod checkout;
 mod client;
 mod guest;
+mod health;
 mod image;
 pub mod interrupt;
 mod lab;
@@ -34,7 +35,7 @@ pub mod scan;
 mod state;
 mod xen;
 
-pub use client::{Command, Gone, Output, Sink};
+pub use client::{Command, Gone, Output, Stream};
 pub use lab::Lab;
 pub use machine::Machine;
 pub use options::{GuestType, MAX_GUESTS, Options};

@@ -86,7 +86,11 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
         .lines()
         .filter_map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let word = if words.get(1) == Some(&"=>") { words.get(2) } else { words.first() };
+            let word = if words.get(1) == Some(&"=>") {
+                words.get(2)
+            } else {
+                words.first()
+            };
             word.filter(|word| word.starts_with('/')).map(PathBuf::from)
         })
         .collect())
