@@ -24,6 +24,7 @@ use crate::{
     qemu::{self, Memory},
     scan,
     state::{self, State},
+    tool,
 };
 
 /// Least memory of a guest when nobody says otherwise, in MiB.
@@ -55,6 +56,12 @@ const BOOTED: &str = "lab: Dom0 is up";
 
 /// Attempts to find a port that nobody else takes before the emulator does.
 const PORT_ATTEMPTS: u32 = 5;
+
+/// The module for Dom0.
+const BACKEND: &str = "xenvmc_backend.ko";
+
+/// The module for the guests.
+const FRONTEND: &str = "xenvmc_frontend.ko";
 
 /// Where the modules are in the machines.
 const MODULES: &str = "/lib/xenvmc";
@@ -273,13 +280,8 @@ fn modules(
     options: &Options,
     progress: &mut Progress,
 ) -> Result<()> {
-    let built =
-        ["xenvmc_backend.ko", "xenvmc_frontend.ko"].map(|name| (name, checkout.module(name)));
-    let [
-        (backend, Some(backend_path)),
-        (frontend, Some(frontend_path)),
-    ] = &built
-    else {
+    let built = [BACKEND, FRONTEND].map(|name| checkout.module(name));
+    let [Some(backend), Some(frontend)] = &built else {
         progress.say("5/5 no modules: build/modules has none");
         return Ok(());
     };
@@ -289,25 +291,34 @@ fn modules(
     } else {
         "5/5 modules are copied, not loaded"
     });
-    for machine in lab.machines() {
-        lab.push(backend_path, machine, &format!("{MODULES}/{backend}"))?;
-        lab.push(frontend_path, machine, &format!("{MODULES}/{frontend}"))?;
+    // Their debugging information is most of their size, and nothing in the machines reads it.
+    let mut slim = Vec::new();
+    for (name, path) in [(BACKEND, backend), (FRONTEND, frontend)] {
+        let target = lab.directory().join(name);
+        let words = [
+            "--strip-debug".as_ref(),
+            "-o".as_ref(),
+            target.as_os_str(),
+            path.as_os_str(),
+        ];
+        tool::output("strip", &words)?;
+        slim.push(target);
     }
-    for machine in lab.machines().filter(|_| load) {
-        let name = if machine == Machine::Dom0 {
-            backend
-        } else {
-            frontend
+    for machine in lab.machines() {
+        let (name, path) = match machine {
+            Machine::Dom0 => (BACKEND, &slim[0]),
+            Machine::Guest(_) => (FRONTEND, &slim[1]),
         };
-        lab.exec(machine, &["insmod", &format!("{MODULES}/{name}")])
-            .with_context(|| format!("insmod\n{}", lab.console_end(machine)))?;
+        lab.push(path, machine, &format!("{MODULES}/{name}"))?;
+        if load {
+            lab.exec(machine, &["insmod", &format!("{MODULES}/{name}")])
+                .with_context(|| format!("insmod\n{}", lab.console_end(machine)))?;
+        }
     }
     let problems = if load { lab.problems()? } else { Vec::new() };
     if !problems.is_empty() {
-        progress.say(&format!(
-            "the logs report problems:\n{}",
-            scan::tail(&problems.join("\n"), 20)
-        ));
+        let end = scan::tail(&problems.join("\n"), 20);
+        progress.say(&format!("the logs report problems:\n{end}"));
     }
     Ok(())
 }

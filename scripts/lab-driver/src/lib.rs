@@ -33,6 +33,7 @@ mod progress;
 mod qemu;
 pub mod scan;
 mod state;
+mod tool;
 mod xen;
 
 pub use client::{Command, Gone, Output, Stream};

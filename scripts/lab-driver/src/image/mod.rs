@@ -9,7 +9,6 @@ mod kernel;
 mod modules;
 mod packages;
 mod programs;
-mod tool;
 
 use std::{
     env,

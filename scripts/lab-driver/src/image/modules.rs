@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, fs, io::Write, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use super::{cpio::Archive, tool};
+use super::cpio::Archive;
+use crate::tool;
 
 /// Puts modules and their dependencies into an archive, with a `modules.dep` for modprobe.
 ///

@@ -15,8 +15,8 @@ use anyhow::{Context, Result, bail};
 use super::{
     cache::{self, Key},
     cpio::Archive,
-    tool,
 };
+use crate::tool;
 
 /// What a running machine does not read.
 const LEFT_OUT: [&str; 6] = [

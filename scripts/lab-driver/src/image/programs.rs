@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{cpio::Archive, tool};
+use super::cpio::Archive;
+use crate::tool;
 
 /// Where files that are named without a directory are looked up, after Xen's own directory: the
 /// programs of the same names elsewhere are scripts that look for it.
