@@ -83,7 +83,9 @@ pub(crate) fn run(
 
     let outcome = supervise(&client, &inbox, group, timeout);
     if let Some(outcome) = outcome {
-        let mut client = client.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut client = client
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         wire::send_json(&mut *client, Kind::Done, &outcome)?;
     }
     // Ends the thread that waits for input.
@@ -112,7 +114,11 @@ fn supervise(
             }
             wait = OUTPUT_GRACE - since;
         } else if let Some(limit) = timeout {
-            let limit = if outcome.timed_out { limit + TERMINATE_GRACE } else { limit };
+            let limit = if outcome.timed_out {
+                limit + TERMINATE_GRACE
+            } else {
+                limit
+            };
             match limit.checked_sub(start.elapsed()) {
                 Some(left) if !left.is_zero() => wait = wait.min(left),
                 _ if !outcome.timed_out => {
@@ -132,8 +138,9 @@ fn supervise(
         match inbox.recv_timeout(wait) {
             Ok(Event::OutputEnd) => open_pipes -= 1,
             Ok(Event::Exit(status)) => {
-                outcome.status =
-                    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+                outcome.status = status
+                    .code()
+                    .unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
                 exited = Some(Instant::now());
             }
             Ok(Event::Gone) | Err(RecvTimeoutError::Disconnected) => {
@@ -141,7 +148,9 @@ fn supervise(
                 return None;
             }
             Err(RecvTimeoutError::Timeout) => {
-                let mut client = client.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let mut client = client
+                    .lock()
+                    .unwrap_or_else(|poisoned| poisoned.into_inner());
                 let _ = wire::send(&mut *client, Kind::Alive, &[]);
             }
         }
@@ -150,7 +159,12 @@ fn supervise(
 
 /// Sends what comes out of a pipe, and goes on reading when nobody listens any more, so that a
 /// daemon which inherited the pipe does not die of writing to it.
-fn forward(mut pipe: impl Read + Send + 'static, kind: Kind, client: &Client, events: &Sender<Event>) {
+fn forward(
+    mut pipe: impl Read + Send + 'static,
+    kind: Kind,
+    client: &Client,
+    events: &Sender<Event>,
+) {
     let (client, events) = (Arc::clone(client), events.clone());
     thread::spawn(move || {
         let mut buffer = vec![0; CHUNK];
@@ -158,7 +172,9 @@ fn forward(mut pipe: impl Read + Send + 'static, kind: Kind, client: &Client, ev
             match pipe.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(n) => {
-                    let mut client = client.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    let mut client = client
+                        .lock()
+                        .unwrap_or_else(|poisoned| poisoned.into_inner());
                     let _ = wire::send(&mut *client, kind, &buffer[..n]);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

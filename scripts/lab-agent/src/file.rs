@@ -28,9 +28,8 @@ pub(crate) fn push(client: &mut TcpStream, path: &Path, mode: u32) -> Result<()>
     // Relaxed: only uniqueness is asked for.
     let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
     let partial = directory.join(format!(".lab-{}-{serial}", std::process::id()));
-    let written = receive(client, &partial, mode).and_then(|()| {
-        fs::rename(&partial, path).with_context(|| path.display().to_string())
-    });
+    let written = receive(client, &partial, mode)
+        .and_then(|()| fs::rename(&partial, path).with_context(|| path.display().to_string()));
     if let Err(error) = written {
         let _ = fs::remove_file(&partial);
         drain(client);
@@ -86,6 +85,9 @@ pub(crate) fn pull(client: &mut TcpStream, path: &Path) -> Result<()> {
             Err(error) => return Err(error).with_context(|| path.display().to_string()),
         }
     }
-    let outcome = Outcome { mode: metadata.mode() & 0o7777, ..Outcome::default() };
+    let outcome = Outcome {
+        mode: metadata.mode() & 0o7777,
+        ..Outcome::default()
+    };
     Ok(wire::send_json(client, Kind::Done, &outcome)?)
 }

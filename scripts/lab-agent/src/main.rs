@@ -61,9 +61,11 @@ fn answer(client: &mut TcpStream) -> Result<()> {
     }
     match envelope.request {
         Request::Ping => Ok(wire::send_json(client, Kind::Done, &Outcome::default())?),
-        Request::Exec { argv, timeout_ms, stdin } => {
-            command::run(client, &argv, timeout_ms.map(Duration::from_millis), stdin)
-        }
+        Request::Exec {
+            argv,
+            timeout_ms,
+            stdin,
+        } => command::run(client, &argv, timeout_ms.map(Duration::from_millis), stdin),
         Request::Push { path, mode } => file::push(client, path.as_ref(), mode),
         Request::Pull { path } => file::pull(client, path.as_ref()),
     }

@@ -24,7 +24,14 @@ pub(crate) fn relay(client: &TcpStream, agent: SocketAddr, request: Request) -> 
     let mut guest =
         TcpStream::connect_timeout(&agent, CONNECT_TIMEOUT).context("the guest's agent")?;
     guest.set_nodelay(true)?;
-    wire::send_json(&mut guest, Kind::Request, &Envelope { relay: None, request })?;
+    wire::send_json(
+        &mut guest,
+        Kind::Request,
+        &Envelope {
+            relay: None,
+            request,
+        },
+    )?;
     let (mut from_client, mut to_guest) = (client.try_clone()?, guest.try_clone()?);
     let upward = thread::Builder::new().spawn(move || {
         let _ = io::copy(&mut from_client, &mut to_guest);

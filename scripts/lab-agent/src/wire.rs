@@ -134,7 +134,10 @@ pub struct Outcome {
 /// Those of `out`; `InvalidInput` when the payload exceeds [`MAX_PAYLOAD`].
 pub fn send(out: &mut impl Write, kind: Kind, data: &[u8]) -> io::Result<()> {
     if data.len() > MAX_PAYLOAD {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "payload too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "payload too long",
+        ));
     }
     let mut frame = Vec::with_capacity(5 + data.len());
     frame.push(kind as u8);
@@ -164,7 +167,10 @@ pub fn receive(from: &mut impl Read) -> io::Result<Frame> {
         .map_err(|raw| io::Error::new(io::ErrorKind::InvalidData, format!("frame kind {raw}")))?;
     let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
     if len > MAX_PAYLOAD {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "payload too long"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "payload too long",
+        ));
     }
     let mut data = vec![0; len];
     from.read_exact(&mut data)?;

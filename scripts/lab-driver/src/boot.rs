@@ -16,8 +16,7 @@ use lab_agent::wire::Request;
 
 use crate::{
     checkout::Checkout,
-    client, guest, image,
-    interrupt,
+    client, guest, image, interrupt,
     lab::Lab,
     machine::Machine,
     options::Options,
@@ -25,6 +24,7 @@ use crate::{
     qemu::{self, Memory},
     scan,
     state::{self, State},
+    tool,
 };
 
 /// Least memory of a guest when nobody says otherwise, in MiB.
@@ -57,6 +57,12 @@ const BOOTED: &str = "lab: Dom0 is up";
 /// Attempts to find a port that nobody else takes before the emulator does.
 const PORT_ATTEMPTS: u32 = 5;
 
+/// The module for Dom0.
+const BACKEND: &str = "xenvmc_backend.ko";
+
+/// The module for the guests.
+const FRONTEND: &str = "xenvmc_frontend.ko";
+
 /// Where the modules are in the machines.
 const MODULES: &str = "/lib/xenvmc";
 
@@ -70,7 +76,13 @@ pub(crate) fn up(name: &str, options: &Options, progress: &mut Progress) -> Resu
         bail!("lab {name} is up: \"lab down\" ends it");
     }
     let log = directory.join("up.log");
-    progress.log_to(OpenOptions::new().create(true).write(true).truncate(true).open(&log)?);
+    progress.log_to(
+        OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .open(&log)?,
+    );
     let result = make(name, &checkout, &directory, options, progress);
     if let Err(error) = &result {
         progress.record(&format!("failed: {error:#}"));
@@ -78,7 +90,11 @@ pub(crate) fn up(name: &str, options: &Options, progress: &mut Progress) -> Resu
             state.kill()?;
             state::forget(&directory)?;
         }
-        progress.say(&format!("failed; logs: {}, {}", log.display(), directory.join("console.log").display()));
+        progress.say(&format!(
+            "failed; logs: {}, {}",
+            log.display(),
+            directory.join("console.log").display()
+        ));
     }
     result
 }
@@ -91,7 +107,9 @@ fn make(
     progress: &mut Progress,
 ) -> Result<Lab> {
     progress.say("1/5 images");
-    let images = image::prepare(&checkout.agent(), &options.packages, &mut |note| progress.say(note))?;
+    let images = image::prepare(&checkout.agent(), &options.packages, &mut |note| {
+        progress.say(note)
+    })?;
     interrupt::check()?;
     state::forget(directory)?;
     let share = directory.join("share");
@@ -106,7 +124,9 @@ fn make(
     let needed = 160 + image_size * 5 / 2;
     let memory = Memory {
         dom0: DOM0_MEMORY + image_size * 2,
-        guest: options.memory.unwrap_or_else(|| GUEST_MEMORY.max(needed + 256)),
+        guest: options
+            .memory
+            .unwrap_or_else(|| GUEST_MEMORY.max(needed + 256)),
     };
     if memory.guest < needed {
         bail!("the guests need {needed} MiB of memory to unpack their image");
@@ -126,11 +146,14 @@ fn make(
             options.kind.name(),
             memory.guest
         ));
-        lab.command(Machine::Dom0, &["xl", "create", "-q", &format!("/lab/{machine}.cfg")])
-            .timeout(CREATE_TIMEOUT)
-            .run()?
-            .success()
-            .with_context(|| format!("creation of {machine}"))?;
+        lab.command(
+            Machine::Dom0,
+            &["xl", "create", "-q", &format!("/lab/{machine}.cfg")],
+        )
+        .timeout(CREATE_TIMEOUT)
+        .run()?
+        .success()
+        .with_context(|| format!("creation of {machine}"))?;
     }
     for machine in lab.guests() {
         progress.say(&format!("4/5 {machine} of {} boots", options.guests));
@@ -147,7 +170,13 @@ fn make(
 }
 
 /// Starts the emulator and writes down that it runs.
-fn start(name: &str, directory: &Path, options: &Options, memory: &Memory, release: &str) -> Result<Lab> {
+fn start(
+    name: &str,
+    directory: &Path,
+    options: &Options,
+    memory: &Memory,
+    release: &str,
+) -> Result<Lab> {
     for _ in 0..PORT_ATTEMPTS {
         let port = qemu::free_port()?;
         let mut child = qemu::start(directory, options, memory, port)?;
@@ -195,7 +224,10 @@ fn wait_for_dom0(lab: &Lab, progress: &mut Progress) -> Result<()> {
     let mut said = 0;
     wait_for(lab, Machine::Dom0, DOM0_TIMEOUT, &mut |lab| {
         let console = lab.console(Machine::Dom0);
-        let lines: Vec<&str> = console.lines().filter_map(|line| Some(line.split_once("lab: ")?.1)).collect();
+        let lines: Vec<&str> = console
+            .lines()
+            .filter_map(|line| Some(line.split_once("lab: ")?.1))
+            .collect();
         for line in lines.get(said..).unwrap_or_default() {
             progress.say(line.trim_end());
         }
@@ -219,7 +251,8 @@ fn wait_for(
         interrupt::check()?;
         // While it boots, nobody answers; only what is wrong with the machine itself matters.
         let limit = Some(PING_TIMEOUT);
-        let ping = || client::transact(lab, machine, Request::Ping, None, limit, &mut |_, _| Ok(()));
+        let ping =
+            || client::transact(lab, machine, Request::Ping, None, limit, &mut |_, _| Ok(()));
         if has_booted(lab) && ping().is_ok() {
             return Ok(());
         }
@@ -230,33 +263,62 @@ fn wait_for(
             }
         }
         if start.elapsed() > timeout {
-            bail!("{machine} is not up after {} s\n{}", timeout.as_secs(), lab.console_end(machine));
+            bail!(
+                "{machine} is not up after {} s\n{}",
+                timeout.as_secs(),
+                lab.console_end(machine)
+            );
         }
         thread::sleep(LOOK_PERIOD);
     }
 }
 
 /// Puts the modules, if they have been built, into the machines, and loads them.
-fn modules(lab: &Lab, checkout: &Checkout, options: &Options, progress: &mut Progress) -> Result<()> {
-    let built = ["xenvmc_backend.ko", "xenvmc_frontend.ko"].map(|name| (name, checkout.module(name)));
-    let [(backend, Some(backend_path)), (frontend, Some(frontend_path))] = &built else {
+fn modules(
+    lab: &Lab,
+    checkout: &Checkout,
+    options: &Options,
+    progress: &mut Progress,
+) -> Result<()> {
+    let built = [BACKEND, FRONTEND].map(|name| checkout.module(name));
+    let [Some(backend), Some(frontend)] = &built else {
         progress.say("5/5 no modules: build/modules has none");
         return Ok(());
     };
     let load = !options.no_modules;
-    progress.say(if load { "5/5 modules are loaded" } else { "5/5 modules are copied, not loaded" });
-    for machine in lab.machines() {
-        lab.push(backend_path, machine, &format!("{MODULES}/{backend}"))?;
-        lab.push(frontend_path, machine, &format!("{MODULES}/{frontend}"))?;
+    progress.say(if load {
+        "5/5 modules are loaded"
+    } else {
+        "5/5 modules are copied, not loaded"
+    });
+    // Their debugging information is most of their size, and nothing in the machines reads it.
+    let mut slim = Vec::new();
+    for (name, path) in [(BACKEND, backend), (FRONTEND, frontend)] {
+        let target = lab.directory().join(name);
+        let words = [
+            "--strip-debug".as_ref(),
+            "-o".as_ref(),
+            target.as_os_str(),
+            path.as_os_str(),
+        ];
+        tool::output("strip", &words)?;
+        slim.push(target);
     }
-    for machine in lab.machines().filter(|_| load) {
-        let name = if machine == Machine::Dom0 { backend } else { frontend };
-        lab.exec(machine, &["insmod", &format!("{MODULES}/{name}")])
-            .with_context(|| format!("insmod\n{}", lab.console_end(machine)))?;
+    for machine in lab.machines() {
+        let (name, path) = match machine {
+            Machine::Dom0 => (BACKEND, &slim[0]),
+            Machine::Guest(_) => (FRONTEND, &slim[1]),
+        };
+        lab.push(path, machine, &format!("{MODULES}/{name}"))?;
+        if load {
+            lab.exec(machine, &["insmod", &format!("{MODULES}/{name}")])
+                .with_context(|| format!("insmod\n{}", lab.console_end(machine)))?;
+        }
     }
     let problems = if load { lab.problems()? } else { Vec::new() };
     if !problems.is_empty() {
-        progress.say(&format!("the logs report problems:\n{}", scan::tail(&problems.join("\n"), 20)));
+        let end = scan::tail(&problems.join("\n"), 20);
+        progress.say(&format!("the logs report problems:\n{end}"));
     }
     Ok(())
 }

@@ -48,7 +48,8 @@ impl Checkout {
 
     /// The agent's program.
     pub(crate) fn agent(&self) -> PathBuf {
-        self.0.join("build/cargo/x86_64-unknown-linux-gnu/release/lab-agent")
+        self.0
+            .join("build/cargo/x86_64-unknown-linux-gnu/release/lab-agent")
     }
 
     /// A module, when it has been built.

@@ -48,9 +48,9 @@ impl fmt::Display for Gone {
 
 impl Error for Gone {}
 
-/// Where a piece of output came from.
+/// Which of its two streams a command wrote to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sink {
+pub enum Stream {
     /// Standard output.
     Output,
     /// Standard error.
@@ -84,8 +84,16 @@ impl Output {
     pub fn success(self) -> Result<Self> {
         if self.status != 0 {
             let said = [self.stderr.as_slice(), self.stdout.as_slice()].concat();
-            let when = if self.timed_out { " (its time was over)" } else { "" };
-            bail!("status {}{when}: {}", self.status, String::from_utf8_lossy(&said).trim_end());
+            let when = if self.timed_out {
+                " (its time was over)"
+            } else {
+                ""
+            };
+            bail!(
+                "status {}{when}: {}",
+                self.status,
+                String::from_utf8_lossy(&said).trim_end()
+            );
         }
         Ok(self)
     }
@@ -102,7 +110,13 @@ pub struct Command<'a> {
 
 impl<'a> Command<'a> {
     pub(crate) fn new(lab: &'a Lab, machine: Machine, argv: Vec<String>) -> Self {
-        Self { lab, machine, argv, timeout: None, input: None }
+        Self {
+            lab,
+            machine,
+            argv,
+            timeout: None,
+            input: None,
+        }
     }
 
     /// The command, and what it started, is killed after this time.
@@ -124,15 +138,20 @@ impl<'a> Command<'a> {
     /// It cannot be started, or the machine is [`Gone`]. A command that fails is no error.
     pub fn run(self) -> Result<Output> {
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let outcome = self.stream(&mut |sink, data| {
-            match sink {
-                Sink::Output => stdout.extend_from_slice(data),
-                Sink::ErrorOutput => stderr.extend_from_slice(data),
+        let outcome = self.stream(&mut |stream, data| {
+            match stream {
+                Stream::Output => stdout.extend_from_slice(data),
+                Stream::ErrorOutput => stderr.extend_from_slice(data),
             }
             Ok(())
         })?;
         let (status, timed_out) = outcome;
-        Ok(Output { status, timed_out, stdout, stderr })
+        Ok(Output {
+            status,
+            timed_out,
+            stdout,
+            stderr,
+        })
     }
 
     /// Runs it and hands over what it prints as it comes; returns its status, and whether its time
@@ -141,7 +160,10 @@ impl<'a> Command<'a> {
     /// # Errors
     ///
     /// As for [`Command::run`], and those of `sink`.
-    pub fn stream(self, sink: &mut dyn FnMut(Sink, &[u8]) -> io::Result<()>) -> Result<(i32, bool)> {
+    pub fn stream(
+        self,
+        sink: &mut dyn FnMut(Stream, &[u8]) -> io::Result<()>,
+    ) -> Result<(i32, bool)> {
         let request = Request::Exec {
             argv: self.argv,
             timeout_ms: self.timeout.map(|timeout| timeout.as_millis() as u64),
@@ -149,7 +171,11 @@ impl<'a> Command<'a> {
         };
         let limit = self.timeout.map(|timeout| timeout + TIMEOUT_GRACE);
         let outcome = transact(self.lab, self.machine, request, self.input, limit, sink)?;
-        let status = if outcome.timed_out { TIMED_OUT_STATUS } else { outcome.status };
+        let status = if outcome.timed_out {
+            TIMED_OUT_STATUS
+        } else {
+            outcome.status
+        };
         Ok((status, outcome.timed_out))
     }
 }
@@ -165,15 +191,15 @@ pub(crate) fn transact(
     request: Request,
     input: Option<Box<dyn Read + Send>>,
     limit: Option<Duration>,
-    sink: &mut dyn FnMut(Sink, &[u8]) -> io::Result<()>,
+    sink: &mut dyn FnMut(Stream, &[u8]) -> io::Result<()>,
 ) -> Result<Outcome> {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, lab.port()))
-        .or_else(|error| Err(gone(lab, machine, error)))?;
+        .map_err(|error| gone(lab, machine, error))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(LOOK_PERIOD))?;
     let relay = (machine != Machine::Dom0).then(|| machine.agent());
     wire::send_json(&mut &stream, Kind::Request, &Envelope { relay, request })
-        .or_else(|error| Err(gone(lab, machine, error)))?;
+        .map_err(|error| gone(lab, machine, error))?;
     if let Some(input) = input {
         let to = stream.try_clone()?;
         thread::spawn(move || feed(input, to));
@@ -195,7 +221,7 @@ pub(crate) fn transact(
 
 fn converse(
     patient: &mut Patient<'_>,
-    sink: &mut dyn FnMut(Sink, &[u8]) -> io::Result<()>,
+    sink: &mut dyn FnMut(Stream, &[u8]) -> io::Result<()>,
 ) -> Result<Outcome> {
     let (lab, machine) = (patient.lab, patient.machine);
     loop {
@@ -204,13 +230,15 @@ fn converse(
             // What Patient found out is inside.
             Err(error) if error.get_ref().is_some_and(|inner| inner.is::<Verdict>()) => {
                 let verdict = error.into_inner().context("verdict")?;
-                return Err(verdict.downcast::<Verdict>().map_or_else(|_| anyhow::anyhow!("verdict"), |v| v.0));
+                return Err(verdict
+                    .downcast::<Verdict>()
+                    .map_or_else(|_| anyhow::anyhow!("verdict"), |v| v.0));
             }
             Err(error) => return Err(gone(lab, machine, error)),
         };
         match frame.kind {
-            Kind::Output => sink(Sink::Output, &frame.data)?,
-            Kind::ErrorOutput => sink(Sink::ErrorOutput, &frame.data)?,
+            Kind::Output => sink(Stream::Output, &frame.data)?,
+            Kind::ErrorOutput => sink(Stream::ErrorOutput, &frame.data)?,
             Kind::Alive => {}
             Kind::Done => return serde_json::from_slice(&frame.data).context("the agent's answer"),
             Kind::Failed => {
@@ -226,7 +254,9 @@ fn converse(
 
 /// An error that says what is wrong with the machine, if anything is, or else just `error`.
 fn gone(lab: &Lab, machine: Machine, error: io::Error) -> anyhow::Error {
-    let why = lab.trouble(machine).unwrap_or_else(|| format!("does not answer: {error}"));
+    let why = lab
+        .trouble(machine)
+        .unwrap_or_else(|| format!("does not answer: {error}"));
     Gone { machine, why }.into()
 }
 
@@ -301,9 +331,13 @@ impl Read for Patient<'_> {
         loop {
             match (&mut &*self.stream).read(buffer) {
                 Err(error)
-                    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) =>
                 {
-                    self.look().map_err(|error| io::Error::other(Verdict(error)))?;
+                    self.look()
+                        .map_err(|error| io::Error::other(Verdict(error)))?;
                 }
                 Ok(n) => {
                     self.heard = Instant::now();

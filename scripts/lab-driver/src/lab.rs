@@ -20,16 +20,12 @@ use crate::{
     machine::Machine,
     options::Options,
     progress::Progress,
-    scan,
     state::{self, State},
     xen::{self, Domain},
 };
 
 /// Time for the small commands by which we look after a lab.
 const CARE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Lines of a console that are shown.
-const CONSOLE_END: usize = 60;
 
 /// A lab whose emulator was started, by this program or an earlier one.
 pub struct Lab {
@@ -88,7 +84,11 @@ impl Lab {
     }
 
     pub(crate) fn new(name: &str, directory: PathBuf, state: State) -> Self {
-        Self { name: name.to_owned(), directory, state }
+        Self {
+            name: name.to_owned(),
+            directory,
+            state,
+        }
     }
 
     /// Its name.
@@ -133,7 +133,11 @@ impl Lab {
 
     /// A command for one of the machines, for [`Command::run`].
     pub fn command<S: AsRef<str>>(&self, machine: Machine, argv: &[S]) -> Command<'_> {
-        Command::new(self, machine, argv.iter().map(|word| word.as_ref().to_owned()).collect())
+        Command::new(
+            self,
+            machine,
+            argv.iter().map(|word| word.as_ref().to_owned()).collect(),
+        )
     }
 
     /// Runs a command that shall succeed.
@@ -142,8 +146,16 @@ impl Lab {
     ///
     /// It cannot be started, it fails, or the machine is [`Gone`](crate::Gone).
     pub fn exec<S: AsRef<str>>(&self, machine: Machine, argv: &[S]) -> Result<Output> {
-        let what = || format!("{machine}: {}", argv.first().map(AsRef::as_ref).unwrap_or_default());
-        self.command(machine, argv).run()?.success().with_context(what)
+        let what = || {
+            format!(
+                "{machine}: {}",
+                argv.first().map(AsRef::as_ref).unwrap_or_default()
+            )
+        };
+        self.command(machine, argv)
+            .run()?
+            .success()
+            .with_context(what)
     }
 
     /// Runs a shell's command line that shall succeed.
@@ -153,7 +165,9 @@ impl Lab {
     /// As for [`Lab::exec`].
     pub fn shell(&self, machine: Machine, line: &str) -> Result<Output> {
         let output = self.command(machine, &["/bin/sh", "-c", line]).run()?;
-        output.success().with_context(|| format!("{machine}: {line}"))
+        output
+            .success()
+            .with_context(|| format!("{machine}: {line}"))
     }
 
     /// Copies a file to a machine, with its permission bits.
@@ -164,8 +178,18 @@ impl Lab {
     pub fn push(&self, local: &Path, machine: Machine, path: &str) -> Result<()> {
         let file = File::open(local).with_context(|| local.display().to_string())?;
         let mode = file.metadata()?.permissions().mode() & 0o7777;
-        let request = Request::Push { path: path.to_owned(), mode };
-        client::transact(self, machine, request, Some(Box::new(file)), None, &mut |_, _| Ok(()))?;
+        let request = Request::Push {
+            path: path.to_owned(),
+            mode,
+        };
+        client::transact(
+            self,
+            machine,
+            request,
+            Some(Box::new(file)),
+            None,
+            &mut |_, _| Ok(()),
+        )?;
         Ok(())
     }
 
@@ -174,10 +198,26 @@ impl Lab {
     /// # Errors
     ///
     /// As for [`Lab::push`].
-    pub fn push_bytes(&self, bytes: Vec<u8>, mode: u32, machine: Machine, path: &str) -> Result<()> {
-        let request = Request::Push { path: path.to_owned(), mode };
+    pub fn push_bytes(
+        &self,
+        bytes: Vec<u8>,
+        mode: u32,
+        machine: Machine,
+        path: &str,
+    ) -> Result<()> {
+        let request = Request::Push {
+            path: path.to_owned(),
+            mode,
+        };
         let input = Box::new(Cursor::new(bytes));
-        client::transact(self, machine, request, Some(input), None, &mut |_, _| Ok(()))?;
+        client::transact(
+            self,
+            machine,
+            request,
+            Some(input),
+            None,
+            &mut |_, _| Ok(()),
+        )?;
         Ok(())
     }
 
@@ -188,9 +228,12 @@ impl Lab {
     /// It cannot be read there or written here, or the machine is [`Gone`](crate::Gone).
     pub fn pull(&self, machine: Machine, path: &str, local: &Path) -> Result<()> {
         let mut file = File::create(local).with_context(|| local.display().to_string())?;
-        let request = Request::Pull { path: path.to_owned() };
-        let outcome =
-            client::transact(self, machine, request, None, None, &mut |_, data| file.write_all(data))?;
+        let request = Request::Pull {
+            path: path.to_owned(),
+        };
+        let outcome = client::transact(self, machine, request, None, None, &mut |_, data| {
+            file.write_all(data)
+        })?;
         Ok(file.set_permissions(fs::Permissions::from_mode(outcome.mode))?)
     }
 
@@ -201,7 +244,9 @@ impl Lab {
     /// As for [`Lab::pull`].
     pub fn pull_bytes(&self, machine: Machine, path: &str) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let request = Request::Pull { path: path.to_owned() };
+        let request = Request::Pull {
+            path: path.to_owned(),
+        };
         client::transact(self, machine, request, None, None, &mut |_, data| {
             bytes.extend_from_slice(data);
             Ok(())
@@ -215,7 +260,10 @@ impl Lab {
     ///
     /// The machine is [`Gone`](crate::Gone).
     pub fn kernel_log(&self, machine: Machine) -> Result<String> {
-        let output = self.command(machine, &["/bin/busybox", "dmesg"]).timeout(CARE_TIMEOUT).run()?;
+        let output = self
+            .command(machine, &["/bin/busybox", "dmesg"])
+            .timeout(CARE_TIMEOUT)
+            .run()?;
         Ok(output.success()?.text())
     }
 
@@ -225,7 +273,12 @@ impl Lab {
     ///
     /// Dom0 is [`Gone`](crate::Gone).
     pub fn xen_log(&self) -> Result<String> {
-        Ok(self.command(Machine::Dom0, &["xl", "dmesg"]).timeout(CARE_TIMEOUT).run()?.success()?.text())
+        Ok(self
+            .command(Machine::Dom0, &["xl", "dmesg"])
+            .timeout(CARE_TIMEOUT)
+            .run()?
+            .success()?
+            .text())
     }
 
     /// What a machine's console has shown so far; Dom0's is also Xen's. It is there even when the
@@ -239,25 +292,10 @@ impl Lab {
     pub fn console_path(&self, machine: Machine) -> PathBuf {
         match machine {
             Machine::Dom0 => self.directory.join("console.log"),
-            guest => self.directory.join(format!("share/console/guest-{guest}.log")),
+            guest => self
+                .directory
+                .join(format!("share/console/guest-{guest}.log")),
         }
-    }
-
-    /// Whatever is wrong in any log of the lab: lines of the kernels and of Xen that report a bug,
-    /// a warning or a leak, each with its machine's name before it.
-    ///
-    /// # Errors
-    ///
-    /// A machine is [`Gone`](crate::Gone).
-    pub fn problems(&self) -> Result<Vec<String>> {
-        let mut found = Vec::new();
-        for machine in self.machines() {
-            let lines = scan::problems(&self.kernel_log(machine)?);
-            found.extend(lines.into_iter().map(|line| format!("{machine}: {line}")));
-        }
-        let lines = scan::problems(&self.xen_log()?);
-        found.extend(lines.into_iter().map(|line| format!("xen: {line}")));
-        Ok(found)
     }
 
     /// What Xen says about Dom0 and every guest, among it the CPU seconds that each has used.
@@ -266,7 +304,10 @@ impl Lab {
     ///
     /// Dom0 is [`Gone`](crate::Gone).
     pub fn domains(&self) -> Result<Vec<Domain>> {
-        let output = self.command(Machine::Dom0, &["xl", "list"]).timeout(CARE_TIMEOUT).run()?;
+        let output = self
+            .command(Machine::Dom0, &["xl", "list"])
+            .timeout(CARE_TIMEOUT)
+            .run()?;
         xen::parse_list(&output.success()?.text())
     }
 
@@ -301,38 +342,12 @@ impl Lab {
         self.state.save(&self.directory)
     }
 
+    /// Whether the emulator runs.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.state.is_alive()
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.state.port
-    }
-
-    /// What is wrong with a machine, with the end of its console; none if nothing seems to be.
-    pub(crate) fn trouble(&self, machine: Machine) -> Option<String> {
-        let end = |machine| self.console_end(machine);
-        if !self.state.is_alive() {
-            return Some(format!("is gone: the emulator has ended\n{}", end(Machine::Dom0)));
-        }
-        if scan::is_dead(&self.console(Machine::Dom0)) {
-            return Some(format!("is gone: Xen or Dom0 has crashed\n{}", end(Machine::Dom0)));
-        }
-        if machine == Machine::Dom0 {
-            return None;
-        }
-        match self.domains() {
-            Err(error) => Some(format!("cannot be looked after: {error:#}")),
-            Ok(domains) => match domains.iter().find(|domain| domain.name == machine.to_string()) {
-                None => Some(format!("does not exist any more\n{}", end(machine))),
-                Some(domain) if domain.state.contains('c') => Some(format!("has crashed\n{}", end(machine))),
-                Some(domain) if domain.is_dead() => Some(format!("has shut down\n{}", end(machine))),
-                Some(_) => None,
-            },
-        }
-    }
-
-    /// The end of a machine's console, each line marked as such.
-    pub(crate) fn console_end(&self, machine: Machine) -> String {
-        let text = scan::tail(&self.console(machine), CONSOLE_END);
-        let lines: Vec<String> =
-            text.lines().map(|line| format!("  {machine}| {}", line.trim_end())).collect();
-        format!("{}\n  (all of it: {})", lines.join("\n"), self.console_path(machine).display())
     }
 }

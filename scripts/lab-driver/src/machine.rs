@@ -31,7 +31,7 @@ impl Machine {
     pub fn address6(self) -> std::net::Ipv6Addr {
         // Written as in the guests' boot script, where the digits are put behind "fd77::".
         let host = self.host();
-        let digits = u16::from(host / 10 % 10) << 4 | u16::from(host % 10);
+        let digits = (u16::from(host / 10 % 10) << 4) | u16::from(host % 10);
         std::net::Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, digits)
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use lab_driver::{Lab, Machine, Options, Progress, Sink, interrupt};
+use lab_driver::{Lab, Machine, Options, Progress, Stream, interrupt};
 
 /// Xen in an emulator, with Dom0 and guests.
 #[derive(Parser)]
@@ -112,13 +112,24 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Action::Up(options) => {
             Lab::up(name, &options, &mut Progress::to_stderr())?;
         }
-        Action::Exec { machine, timeout, stdin, command } => {
+        Action::Exec {
+            machine,
+            timeout,
+            stdin,
+            command,
+        } => {
             return exec(&Lab::open(name)?, machine, timeout, stdin, &command);
         }
-        Action::Push { file, target: Place(machine, path) } => {
+        Action::Push {
+            file,
+            target: Place(machine, path),
+        } => {
             Lab::open(name)?.push(&file, machine, &path)?;
         }
-        Action::Pull { source: Place(machine, path), file } => {
+        Action::Pull {
+            source: Place(machine, path),
+            file,
+        } => {
             Lab::open(name)?.pull(machine, &path, &file)?;
         }
         Action::Log { of } => report::log(&Lab::open(name)?, of)?,
@@ -135,7 +146,13 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn exec(lab: &Lab, machine: Machine, timeout: Option<f64>, stdin: bool, argv: &[String]) -> Result<ExitCode> {
+fn exec(
+    lab: &Lab,
+    machine: Machine,
+    timeout: Option<f64>,
+    stdin: bool,
+    argv: &[String],
+) -> Result<ExitCode> {
     let mut command = lab.command(machine, argv);
     if let Some(seconds) = timeout {
         let timeout = Duration::try_from_secs_f64(seconds).context("--timeout")?;
@@ -144,13 +161,13 @@ fn exec(lab: &Lab, machine: Machine, timeout: Option<f64>, stdin: bool, argv: &[
     if stdin {
         command = command.input(Unbuffered);
     }
-    let (status, timed_out) = command.stream(&mut |sink, data| match sink {
-        Sink::Output => {
+    let (status, timed_out) = command.stream(&mut |stream, data| match stream {
+        Stream::Output => {
             let mut out = io::stdout().lock();
             out.write_all(data)?;
             out.flush()
         }
-        Sink::ErrorOutput => io::stderr().write_all(data),
+        Stream::ErrorOutput => io::stderr().write_all(data),
     })?;
     if timed_out {
         eprintln!("lab: {machine}: the command's time was over");

@@ -31,7 +31,12 @@ impl Progress {
     }
 
     fn new(shown: bool) -> Self {
-        Self { start: Instant::now(), last: Instant::now(), shown, log: None }
+        Self {
+            start: Instant::now(),
+            last: Instant::now(),
+            shown,
+            log: None,
+        }
     }
 
     /// Time since the beginning.

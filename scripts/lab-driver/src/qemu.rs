@@ -48,8 +48,14 @@ pub(crate) struct Memory {
 /// # Errors
 ///
 /// It cannot be started.
-pub(crate) fn start(directory: &Path, options: &Options, memory: &Memory, port: u16) -> Result<Child> {
-    let total = XEN_MEMORY + memory.dom0 + u64::from(options.guests) * (memory.guest + GUEST_OVERHEAD);
+pub(crate) fn start(
+    directory: &Path,
+    options: &Options,
+    memory: &Memory,
+    port: u16,
+) -> Result<Child> {
+    let total =
+        XEN_MEMORY + memory.dom0 + u64::from(options.guests) * (memory.guest + GUEST_OVERHEAD);
     let cpu = match options.kind {
         GuestType::Pvh => PVH_CPU,
         GuestType::Pv => PV_CPU,
@@ -59,18 +65,39 @@ pub(crate) fn start(directory: &Path, options: &Options, memory: &Memory, port: 
     fs::write(directory.join("console.log"), b"")?;
     Command::new("setsid")
         .arg("qemu-system-x86_64")
-        .args(["-name", "xenvmc-lab", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+        .args([
+            "-name",
+            "xenvmc-lab",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+        ])
         .args(["-accel", "tcg,thread=multi", "-cpu", cpu])
         .args(["-smp", &options.smp.to_string(), "-m", &format!("{total}M")])
         // Relative names: the emulator takes a comma or a space for the end of a name.
-        .args(["-kernel", "xen", "-initrd", &format!("vmlinux {DOM0_ARGUMENTS},dom0.img")])
-        .args(["-append", &format!("dom0_mem={0}M,max:{0}M {XEN_ARGUMENTS}", memory.dom0)])
+        .args([
+            "-kernel",
+            "xen",
+            "-initrd",
+            &format!("vmlinux {DOM0_ARGUMENTS},dom0.img"),
+        ])
+        .args([
+            "-append",
+            &format!("dom0_mem={0}M,max:{0}M {XEN_ARGUMENTS}", memory.dom0),
+        ])
         .args(["-serial", "file:console.log"])
         .arg("-netdev")
-        .arg(format!("user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:{PORT}"))
+        .arg(format!(
+            "user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:{PORT}"
+        ))
         .args(["-device", "e1000,netdev=net0,romfile="])
         .args(["-fsdev", "local,id=share,path=share,security_model=none"])
-        .args(["-device", "virtio-9p-pci,fsdev=share,mount_tag=lab,iommu_platform=on,disable-legacy=on"])
+        .args([
+            "-device",
+            "virtio-9p-pci,fsdev=share,mount_tag=lab,iommu_platform=on,disable-legacy=on",
+        ])
         .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
@@ -85,5 +112,7 @@ pub(crate) fn start(directory: &Path, options: &Options, memory: &Memory, port: 
 ///
 /// There is none.
 pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
 }

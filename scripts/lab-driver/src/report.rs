@@ -23,7 +23,11 @@ impl FromStr for LogOf {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "xen" { Ok(Self::Xen) } else { text.parse().map(Self::Kernel) }
+        if text == "xen" {
+            Ok(Self::Xen)
+        } else {
+            text.parse().map(Self::Kernel)
+        }
     }
 }
 
@@ -40,7 +44,11 @@ pub(crate) fn log(lab: &Lab, of: Option<LogOf>) -> Result<()> {
         None => {
             prefixed(&mut out, "xen", &or_error(lab.xen_log()))?;
             for machine in lab.machines() {
-                prefixed(&mut out, &machine.to_string(), &or_error(lab.kernel_log(machine)))?;
+                prefixed(
+                    &mut out,
+                    &machine.to_string(),
+                    &or_error(lab.kernel_log(machine)),
+                )?;
             }
         }
     }
@@ -90,9 +98,16 @@ pub(crate) fn status(name: &str) -> Result<()> {
     if !names.iter().any(|known| known == name) {
         bail!("there is no lab {name}");
     }
-    println!("{:12} {:>3} {:>6} {:>5} {:>6} {:>9}", "machine", "id", "MiB", "vCPUs", "state", "CPU s");
+    println!(
+        "{:12} {:>3} {:>6} {:>5} {:>6} {:>9}",
+        "machine", "id", "MiB", "vCPUs", "state", "CPU s"
+    );
     for domain in Lab::open(name)?.domains()? {
-        let machine = if domain.name == "Domain-0" { "dom0" } else { &domain.name };
+        let machine = if domain.name == "Domain-0" {
+            "dom0"
+        } else {
+            &domain.name
+        };
         println!(
             "{machine:12} {:>3} {:>6} {:>5} {:>6} {:>9.1}",
             domain.id, domain.memory, domain.vcpus, domain.state, domain.cpu_seconds

@@ -45,9 +45,14 @@ pub fn problems(log: &str) -> Vec<String> {
 
 /// Whether a console shows that its machine has ended by itself.
 pub(crate) fn is_dead(console: &str) -> bool {
-    ["Kernel panic - not syncing", "Panic on CPU", "Hardware Dom0 crashed", "Domain 0 crashed"]
-        .iter()
-        .any(|sign| console.contains(sign))
+    [
+        "Kernel panic - not syncing",
+        "Panic on CPU",
+        "Hardware Dom0 crashed",
+        "Domain 0 crashed",
+    ]
+    .iter()
+    .any(|sign| console.contains(sign))
 }
 
 /// The last `count` lines of a text.

@@ -53,7 +53,9 @@ impl State {
     pub(crate) fn load(directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(FILE);
         match fs::read(&path) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text).with_context(|| path.display().to_string())?)),
+            Ok(text) => Ok(Some(
+                serde_json::from_slice(&text).with_context(|| path.display().to_string())?,
+            )),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| path.display().to_string()),
         }
@@ -102,7 +104,9 @@ impl State {
 pub(crate) fn forget(directory: &Path) -> Result<()> {
     for name in [FILE, "xen", "vmlinux", "dom0.img"] {
         match fs::remove_file(directory.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(name),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).context(name);
+            }
             _ => {}
         }
     }

@@ -39,7 +39,11 @@ impl Key {
     }
 
     fn text(self) -> String {
-        self.0.finalize().iter().take(10).map(|byte| format!("{byte:02x}")).collect()
+        let digest = self.0.finalize();
+        digest
+            .iter()
+            .take(10)
+            .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 }
 
@@ -48,7 +52,11 @@ impl Key {
 /// # Errors
 ///
 /// Those of `make`, and of the file system.
-pub(crate) fn entry(kind: &str, key: Key, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+pub(crate) fn entry(
+    kind: &str,
+    key: Key,
+    make: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
     let base = directory()?;
     fs::create_dir_all(&base).with_context(|| base.display().to_string())?;
     let path = base.join(format!("{kind}-{}", key.text()));
@@ -70,7 +78,8 @@ pub(crate) fn entry(kind: &str, key: Key, make: impl FnOnce(&Path) -> Result<()>
 fn directory() -> Result<PathBuf> {
     let cache = match env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
-        None => Path::new(&env::var_os("HOME").context("neither HOME nor XDG_CACHE_HOME is set")?).join(".cache"),
+        None => Path::new(&env::var_os("HOME").context("neither HOME nor XDG_CACHE_HOME is set")?)
+            .join(".cache"),
     };
     Ok(cache.join("xenvmc").join("lab"))
 }
@@ -79,8 +88,15 @@ fn prune(base: &Path, kind: &str) -> Result<()> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(base)? {
         let path = entry?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if path.is_dir() && name.rsplit_once('-').is_some_and(|(before, _)| before == kind) {
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        if path.is_dir()
+            && name
+                .rsplit_once('-')
+                .is_some_and(|(before, _)| before == kind)
+        {
             let used = fs::metadata(path.join(".used")).and_then(|metadata| metadata.modified());
             entries.push((used.unwrap_or(SystemTime::UNIX_EPOCH), path));
         }

@@ -10,28 +10,80 @@ use super::{cpio::Archive, modules, programs};
 
 /// Modules of Dom0 beside those that they need.
 const DOM0_MODULES: [&str; 11] = [
-    "xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-netback", "bridge", "e1000",
-    "9pnet_virtio", "9p", "tcp_diag", "inet_diag",
+    "xenfs",
+    "xen-evtchn",
+    "xen-gntdev",
+    "xen-gntalloc",
+    "xen-netback",
+    "bridge",
+    "e1000",
+    "9pnet_virtio",
+    "9p",
+    "tcp_diag",
+    "inet_diag",
 ];
 
 /// Programs of Dom0 beside busybox and the agent. The library is one that threads load at exit.
 const DOM0_PROGRAMS: [&str; 25] = [
-    "dash", "xl", "xenstored", "xenconsoled", "xenconsole", "xen-init-dom0", "libxl-save-helper",
-    "convert-legacy-stream", "lsevtchn", "xentop", "xenpm", "xenstore-ls", "xenstore-read",
-    "xenstore-write", "xenstore-rm", "xenstore-chmod", "xenstore-exists", "xenstore-list",
-    "xenstore-watch", "ip", "ss", "bridge", "tc", "netperf", "libgcc_s.so.1",
+    "dash",
+    "xl",
+    "xenstored",
+    "xenconsoled",
+    "xenconsole",
+    "xen-init-dom0",
+    "libxl-save-helper",
+    "convert-legacy-stream",
+    "lsevtchn",
+    "xentop",
+    "xenpm",
+    "xenstore-ls",
+    "xenstore-read",
+    "xenstore-write",
+    "xenstore-rm",
+    "xenstore-chmod",
+    "xenstore-exists",
+    "xenstore-list",
+    "xenstore-watch",
+    "ip",
+    "ss",
+    "bridge",
+    "tc",
+    "netperf",
+    "libgcc_s.so.1",
 ];
 
 /// Modules of a guest.
 const GUEST_MODULES: [&str; 12] = [
-    "xen-netfront", "xenfs", "xen-evtchn", "xen-gntdev", "xen-gntalloc", "tcp_diag", "udp_diag",
-    "unix_diag", "af_packet_diag", "sch_netem", "tls", "dummy",
+    "xen-netfront",
+    "xenfs",
+    "xen-evtchn",
+    "xen-gntdev",
+    "xen-gntalloc",
+    "tcp_diag",
+    "udp_diag",
+    "unix_diag",
+    "af_packet_diag",
+    "sch_netem",
+    "tls",
+    "dummy",
 ];
 
 /// Programs of a guest.
 const GUEST_PROGRAMS: [&str; 14] = [
-    "dash", "ip", "ss", "tc", "netperf", "netserver", "xenstore-ls", "xenstore-read", "xenstore-write",
-    "xenstore-rm", "xenstore-exists", "xenstore-list", "xenstore-watch", "libgcc_s.so.1",
+    "dash",
+    "ip",
+    "ss",
+    "tc",
+    "netperf",
+    "netserver",
+    "xenstore-ls",
+    "xenstore-read",
+    "xenstore-write",
+    "xenstore-rm",
+    "xenstore-exists",
+    "xenstore-list",
+    "xenstore-watch",
+    "libgcc_s.so.1",
 ];
 
 /// Writes Dom0's image.
@@ -42,9 +94,19 @@ const GUEST_PROGRAMS: [&str; 14] = [
 pub(super) fn dom0(out: impl Write, release: &str, agent: &Path) -> Result<()> {
     let mut archive = Archive::new(out);
     base(&mut archive, agent, include_bytes!("files/dom0-boot"))?;
-    archive.file("/etc/xen/scripts/vif-lab", 0o755, include_bytes!("files/vif-lab"))?;
+    archive.file(
+        "/etc/xen/scripts/vif-lab",
+        0o755,
+        include_bytes!("files/vif-lab"),
+    )?;
     archive.file("/etc/xen/xl.conf", 0o644, b"autoballoon=\"off\"\n")?;
-    for directory in ["/boot", "/lab", "/var/lib/xen", "/var/lib/xenstored", "/var/log/xen"] {
+    for directory in [
+        "/boot",
+        "/lab",
+        "/var/lib/xen",
+        "/var/lib/xenstored",
+        "/var/log/xen",
+    ] {
         archive.directory(directory, 0o755)?;
     }
     programs::add(&mut archive, &DOM0_PROGRAMS)?;
@@ -84,7 +146,17 @@ pub(super) fn guest_files(out: impl Write, vmlinux: &Path, guest: &[&Path]) -> R
 
 fn base<W: Write>(archive: &mut Archive<W>, agent: &Path, boot: &[u8]) -> Result<()> {
     archive.merged_usr()?;
-    for directory in ["/proc", "/sys", "/dev", "/tmp", "/run", "/root", "/mnt", "/var/log", "/lib/xenvmc"] {
+    for directory in [
+        "/proc",
+        "/sys",
+        "/dev",
+        "/tmp",
+        "/run",
+        "/root",
+        "/mnt",
+        "/var/log",
+        "/lib/xenvmc",
+    ] {
         archive.directory(directory, 0o755)?;
     }
     archive.device("/dev/console", 5, 1)?;
@@ -103,9 +175,17 @@ fn base<W: Write>(archive: &mut Archive<W>, agent: &Path, boot: &[u8]) -> Result
     archive.file("/etc/boot", 0o755, boot)?;
     archive.file("/etc/inittab", 0o644, include_bytes!("files/inittab"))?;
     archive.file("/etc/hosts", 0o644, include_bytes!("files/hosts"))?;
-    archive.file("/etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")?;
+    archive.file(
+        "/etc/passwd",
+        0o644,
+        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    )?;
     archive.file("/etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n")?;
-    archive.file("/etc/nsswitch.conf", 0o644, b"passwd: files\ngroup: files\nhosts: files\n")?;
+    archive.file(
+        "/etc/nsswitch.conf",
+        0o644,
+        b"passwd: files\ngroup: files\nhosts: files\n",
+    )?;
     for name in ["protocols", "services"] {
         if let Ok(data) = fs::read(Path::new("/etc").join(name)) {
             archive.file(Path::new("/etc").join(name), 0o644, &data)?;

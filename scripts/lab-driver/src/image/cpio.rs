@@ -29,7 +29,12 @@ pub(crate) struct Archive<W> {
 
 impl<W: Write> Archive<W> {
     pub(crate) fn new(out: W) -> Self {
-        Self { out, inode: 0, written: 0, directories: BTreeSet::new() }
+        Self {
+            out,
+            inode: 0,
+            written: 0,
+            directories: BTreeSet::new(),
+        }
     }
 
     /// Makes a directory and those above it.
@@ -42,7 +47,12 @@ impl<W: Write> Archive<W> {
         Ok(())
     }
 
-    pub(crate) fn file(&mut self, path: impl AsRef<Path>, mode: u32, data: &[u8]) -> io::Result<()> {
+    pub(crate) fn file(
+        &mut self,
+        path: impl AsRef<Path>,
+        mode: u32,
+        data: &[u8],
+    ) -> io::Result<()> {
         let path = place(path.as_ref());
         self.parents(&path)?;
         self.entry(&path, REGULAR | mode, (0, 0), data)
@@ -54,7 +64,12 @@ impl<W: Write> Archive<W> {
         self.entry(&path, SYMLINK | 0o777, (0, 0), target.as_bytes())
     }
 
-    pub(crate) fn device(&mut self, path: impl AsRef<Path>, major: u32, minor: u32) -> io::Result<()> {
+    pub(crate) fn device(
+        &mut self,
+        path: impl AsRef<Path>,
+        major: u32,
+        minor: u32,
+    ) -> io::Result<()> {
         let path = place(path.as_ref());
         self.parents(&path)?;
         self.entry(&path, CHARACTER | 0o600, (major, minor), &[])
@@ -64,7 +79,12 @@ impl<W: Write> Archive<W> {
     pub(crate) fn merged_usr(&mut self) -> io::Result<()> {
         for name in MERGED {
             self.directory(format!("usr/{name}"), 0o755)?;
-            self.entry(Path::new(name), SYMLINK | 0o777, (0, 0), format!("usr/{name}").as_bytes())?;
+            self.entry(
+                Path::new(name),
+                SYMLINK | 0o777,
+                (0, 0),
+                format!("usr/{name}").as_bytes(),
+            )?;
         }
         Ok(())
     }
@@ -89,9 +109,25 @@ impl<W: Write> Archive<W> {
         let size = u32::try_from(data.len())
             .map_err(|_| io::Error::new(io::ErrorKind::FileTooLarge, path.display().to_string()))?;
         self.inode += 1;
-        let links = if mode & DIRECTORY != 0 && mode & REGULAR == 0 { 2 } else { 1 };
+        let links = if mode & DIRECTORY != 0 && mode & REGULAR == 0 {
+            2
+        } else {
+            1
+        };
         let fields = [
-            self.inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name.len() as u32 + 1, 0,
+            self.inode,
+            mode,
+            0,
+            0,
+            links,
+            0,
+            size,
+            0,
+            0,
+            device.0,
+            device.1,
+            name.len() as u32 + 1,
+            0,
         ];
         let mut head = String::from("070701");
         for field in fields {
@@ -118,12 +154,19 @@ impl<W: Write> Archive<W> {
 
 /// Where a path goes in a merged `/usr`, without the leading slash.
 fn place(path: &Path) -> PathBuf {
-    let mut parts = path.components().filter(|part| matches!(part, Component::Normal(_))).peekable();
+    let mut parts = path
+        .components()
+        .filter(|part| matches!(part, Component::Normal(_)))
+        .peekable();
     let merged = parts
         .peek()
         .is_some_and(|first| MERGED.iter().any(|name| first.as_os_str() == *name));
     let rest = parts.collect::<PathBuf>();
-    if merged { Path::new("usr").join(rest) } else { rest }
+    if merged {
+        Path::new("usr").join(rest)
+    } else {
+        rest
+    }
 }
 
 #[cfg(test)]

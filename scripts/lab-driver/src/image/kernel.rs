@@ -22,7 +22,14 @@ use anyhow::{Context, Result, bail};
 pub(crate) fn release() -> Result<String> {
     let mut releases: Vec<String> = newest("/boot", "vmlinuz-", "")?
         .into_iter()
-        .filter_map(|path| Some(path.file_name()?.to_str()?.strip_prefix("vmlinuz-")?.to_owned()))
+        .filter_map(|path| {
+            Some(
+                path.file_name()?
+                    .to_str()?
+                    .strip_prefix("vmlinuz-")?
+                    .to_owned(),
+            )
+        })
         .collect();
     releases.pop().context("the toolbox has no kernel in /boot")
 }
@@ -33,7 +40,9 @@ pub(crate) fn release() -> Result<String> {
 ///
 /// There is none.
 pub(crate) fn hypervisor() -> Result<PathBuf> {
-    newest("/boot", "xen-", ".gz")?.pop().context("the toolbox has no hypervisor in /boot")
+    newest("/boot", "xen-", ".gz")?
+        .pop()
+        .context("the toolbox has no hypervisor in /boot")
 }
 
 /// Files of a directory, by version, the newest last.
@@ -52,7 +61,9 @@ fn newest(directory: &str, prefix: &str, suffix: &str) -> Result<Vec<PathBuf>> {
 
 /// The numbers in a name, for comparing.
 fn version(name: &str) -> Vec<u64> {
-    name.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
+    name.split(|c: char| !c.is_ascii_digit())
+        .filter_map(|part| part.parse().ok())
+        .collect()
 }
 
 /// The ELF image inside a kernel's bzImage.

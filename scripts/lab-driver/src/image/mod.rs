@@ -9,7 +9,6 @@ mod kernel;
 mod modules;
 mod packages;
 mod programs;
-mod tool;
 
 use std::{
     env,
@@ -43,7 +42,11 @@ pub(crate) struct Images {
 /// # Errors
 ///
 /// The toolbox lacks something, packages cannot be had, or the disk is full.
-pub(crate) fn prepare(agent: &Path, packages: &[String], note: &mut dyn FnMut(&str)) -> Result<Images> {
+pub(crate) fn prepare(
+    agent: &Path,
+    packages: &[String],
+    note: &mut dyn FnMut(&str),
+) -> Result<Images> {
     let release = kernel::release()?;
     let hypervisor = kernel::hypervisor()?;
     let mut key = Key::default();
@@ -54,7 +57,8 @@ pub(crate) fn prepare(agent: &Path, packages: &[String], note: &mut dyn FnMut(&s
     key.add(release.as_bytes());
     let images = cache::entry("images", key, |directory| {
         note("making the images of Dom0 and the guests");
-        let create = |name: &str| -> Result<_> { Ok(BufWriter::new(File::create(directory.join(name))?)) };
+        let create =
+            |name: &str| -> Result<_> { Ok(BufWriter::new(File::create(directory.join(name))?)) };
         contents::dom0(create("dom0.img")?, &release, agent)?;
         contents::guest(create("guest.img")?, &release, agent)?;
         fs::write(directory.join("vmlinux"), kernel::vmlinux(&release)?)?;
@@ -96,7 +100,10 @@ pub(crate) fn place(source: &Path, target: &Path) -> Result<()> {
 pub(crate) fn initramfs(images: &Images, target: &Path) -> Result<u64> {
     let mut out = File::create(target).with_context(|| target.display().to_string())?;
     io::copy(&mut File::open(&images.dom0)?, &mut out)?;
-    let layers: Vec<&Path> = std::iter::once(&images.guest).chain(&images.layer).map(PathBuf::as_path).collect();
+    let layers: Vec<&Path> = std::iter::once(&images.guest)
+        .chain(&images.layer)
+        .map(PathBuf::as_path)
+        .collect();
     contents::guest_files(BufWriter::new(out), &images.vmlinux, &layers)?;
     let sizes = layers.iter().map(|layer| Ok(fs::metadata(layer)?.len()));
     sizes.sum()

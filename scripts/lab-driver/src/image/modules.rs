@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, fs, io::Write, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use super::{cpio::Archive, tool};
+use super::cpio::Archive;
+use crate::tool;
 
 /// Puts modules and their dependencies into an archive, with a `modules.dep` for modprobe.
 ///
@@ -20,9 +21,15 @@ pub(crate) fn add<W: Write>(archive: &mut Archive<W>, release: &str, names: &[&s
     for path in index.closure(names)? {
         let file = base.join(&path);
         let plain = path.trim_end_matches(".xz");
-        let data = if plain == path { fs::read(&file)? } else { tool::output("xz", &["-dc".as_ref(), file.as_os_str()])? };
+        let data = if plain == path {
+            fs::read(&file)?
+        } else {
+            tool::output("xz", &["-dc".as_ref(), file.as_os_str()])?
+        };
         archive.file(base.join(plain), 0o644, &data)?;
-        let needs = index.needs[&path].iter().map(|need| need.trim_end_matches(".xz"));
+        let needs = index.needs[&path]
+            .iter()
+            .map(|need| need.trim_end_matches(".xz"));
         dependencies += &format!("{plain}: {}\n", needs.collect::<Vec<_>>().join(" "));
     }
     archive.file(base.join("modules.dep"), 0o644, dependencies.as_bytes())?;
@@ -39,9 +46,14 @@ struct Index {
 
 impl Index {
     fn parse(text: &str) -> Self {
-        let mut index = Self { needs: BTreeMap::new(), paths: BTreeMap::new() };
+        let mut index = Self {
+            needs: BTreeMap::new(),
+            paths: BTreeMap::new(),
+        };
         for line in text.lines() {
-            let Some((path, needs)) = line.split_once(':') else { continue };
+            let Some((path, needs)) = line.split_once(':') else {
+                continue;
+            };
             let needs = needs.split_whitespace().map(String::from).collect();
             index.paths.insert(name(path), path.to_owned());
             index.needs.insert(path.to_owned(), needs);

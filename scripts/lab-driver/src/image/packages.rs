@@ -15,12 +15,16 @@ use anyhow::{Context, Result, bail};
 use super::{
     cache::{self, Key},
     cpio::Archive,
-    tool,
 };
+use crate::tool;
 
 /// What a running machine does not read.
 const LEFT_OUT: [&str; 6] = [
-    "usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian",
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/info",
+    "usr/share/lintian",
     "usr/share/bug",
 ];
 
@@ -43,7 +47,10 @@ pub(super) fn layer(packages: &[String], note: &mut dyn FnMut(&str)) -> Result<P
     key.add_file(Path::new("/var/lib/dpkg/status"))?;
     packages.iter().for_each(|name| key.add(name.as_bytes()));
     let entry = cache::entry("packages", key, |directory| {
-        note(&format!("fetching {} and what they need", packages.join(", ")));
+        note(&format!(
+            "fetching {} and all that is needed for it",
+            packages.join(", ")
+        ));
         let archives = directory.join("archives");
         fs::create_dir_all(archives.join("partial"))?;
         if download(&archives, &packages).is_err() {
@@ -56,7 +63,10 @@ pub(super) fn layer(packages: &[String], note: &mut dyn FnMut(&str)) -> Result<P
         let debs = debs(&archives)?;
         note(&format!("unpacking {} packages", debs.len()));
         for deb in debs {
-            tool::output("dpkg-deb", &["-x".as_ref(), deb.as_os_str(), root.as_os_str()])?;
+            tool::output(
+                "dpkg-deb",
+                &["-x".as_ref(), deb.as_os_str(), root.as_os_str()],
+            )?;
         }
         let mut archive = Archive::new(BufWriter::new(File::create(directory.join("layer.cpio"))?));
         add_tree(&mut archive, &root, Path::new(""))?;
@@ -70,7 +80,9 @@ pub(super) fn layer(packages: &[String], note: &mut dyn FnMut(&str)) -> Result<P
 fn is_package_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('-')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "+-.:".contains(c))
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.:".contains(c))
 }
 
 fn download(archives: &Path, packages: &[String]) -> Result<()> {
@@ -78,7 +90,12 @@ fn download(archives: &Path, packages: &[String]) -> Result<()> {
     let mut command = Command::new("apt-get");
     command
         .args(["-q", "-y", "--no-install-recommends", "--download-only"])
-        .args(["-o", "Dir::State::status=/dev/null", "-o", "Debug::NoLocking=true"])
+        .args([
+            "-o",
+            "Dir::State::status=/dev/null",
+            "-o",
+            "Debug::NoLocking=true",
+        ])
         .args(["-o", "APT::Sandbox::User=root"])
         .arg("-o")
         .arg(format!("Dir::Cache::archives={}", archives.display()))
@@ -114,7 +131,10 @@ fn add_tree(archive: &mut Archive<impl std::io::Write>, root: &Path, below: &Pat
             add_tree(archive, root, &path)?;
         } else if metadata.is_symlink() {
             let target = fs::read_link(entry.path())?;
-            archive.symlink(&path, target.to_str().context("a link's target is not text")?)?;
+            archive.symlink(
+                &path,
+                target.to_str().context("a link's target is not text")?,
+            )?;
         } else if metadata.is_file() {
             let data = fs::read(entry.path()).with_context(|| path.display().to_string())?;
             archive.file(&path, mode, &data)?;

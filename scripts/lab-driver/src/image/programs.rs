@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{cpio::Archive, tool};
+use super::cpio::Archive;
+use crate::tool;
 
 /// Where files that are named without a directory are looked up, after Xen's own directory: the
 /// programs of the same names elsewhere are scripts that look for it.
@@ -86,7 +87,11 @@ fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
         .lines()
         .filter_map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let word = if words.get(1) == Some(&"=>") { words.get(2) } else { words.first() };
+            let word = if words.get(1) == Some(&"=>") {
+                words.get(2)
+            } else {
+                words.first()
+            };
             word.filter(|word| word.starts_with('/')).map(PathBuf::from)
         })
         .collect())

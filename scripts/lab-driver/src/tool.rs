@@ -21,11 +21,18 @@ pub(crate) fn output(program: &str, arguments: &[&OsStr]) -> Result<Vec<u8>> {
 /// As [`output`], for a command with more to it.
 pub(crate) fn run(command: &mut Command) -> Result<Vec<u8>> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().with_context(|| name.clone())?;
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| name.clone())?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         let lines: Vec<&str> = text.lines().collect();
-        bail!("{name}: {}\n{}", output.status, lines[lines.len().saturating_sub(20)..].join("\n"));
+        bail!(
+            "{name}: {}\n{}",
+            output.status,
+            lines[lines.len().saturating_sub(20)..].join("\n")
+        );
     }
     Ok(output.stdout)
 }

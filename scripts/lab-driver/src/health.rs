@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whether a lab's machines are well.
+
+use anyhow::Result;
+
+use crate::{lab::Lab, machine::Machine, scan};
+
+/// Lines of a console that are shown.
+const CONSOLE_END: usize = 60;
+
+impl Lab {
+    /// Whatever is wrong in any log of the lab: lines of the kernels and of Xen that report a bug,
+    /// a warning or a leak, each with its machine's name before it.
+    ///
+    /// # Errors
+    ///
+    /// A machine is [`Gone`](crate::Gone).
+    pub fn problems(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for machine in self.machines() {
+            let lines = scan::problems(&self.kernel_log(machine)?);
+            found.extend(lines.into_iter().map(|line| format!("{machine}: {line}")));
+        }
+        let lines = scan::problems(&self.xen_log()?);
+        found.extend(lines.into_iter().map(|line| format!("xen: {line}")));
+        Ok(found)
+    }
+
+    /// What is wrong with a machine, with the end of its console; none if nothing seems to be.
+    pub(crate) fn trouble(&self, machine: Machine) -> Option<String> {
+        let end = |machine| self.console_end(machine);
+        if !self.is_alive() {
+            return Some(format!(
+                "is gone: the emulator has ended\n{}",
+                end(Machine::Dom0)
+            ));
+        }
+        if scan::is_dead(&self.console(Machine::Dom0)) {
+            return Some(format!(
+                "is gone: Xen or Dom0 has crashed\n{}",
+                end(Machine::Dom0)
+            ));
+        }
+        if machine == Machine::Dom0 {
+            return None;
+        }
+        match self.domains() {
+            Err(error) => Some(format!("cannot be looked after: {error:#}")),
+            Ok(domains) => match domains
+                .iter()
+                .find(|domain| domain.name == machine.to_string())
+            {
+                None => Some(format!("does not exist any more\n{}", end(machine))),
+                Some(domain) if domain.state.contains('c') => {
+                    Some(format!("has crashed\n{}", end(machine)))
+                }
+                Some(domain) if domain.is_dead() => {
+                    Some(format!("has shut down\n{}", end(machine)))
+                }
+                Some(_) => None,
+            },
+        }
+    }
+
+    /// The end of a machine's console, each line marked as such.
+    pub(crate) fn console_end(&self, machine: Machine) -> String {
+        let text = scan::tail(&self.console(machine), CONSOLE_END);
+        let lines: Vec<String> = text
+            .lines()
+            .map(|line| format!("  {machine}| {}", line.trim_end()))
+            .collect();
+        format!(
+            "{}\n  (all of it: {})",
+            lines.join("\n"),
+            self.console_path(machine).display()
+        )
+    }
+}
