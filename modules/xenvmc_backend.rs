@@ -2,6 +2,7 @@
 
 //! The module `xenvmc_backend`, for Dom0.
 
+use core::borrow::Borrow;
 use kernel::prelude::*;
 use xenvmc_back::Backend;
 
@@ -19,15 +20,23 @@ module! {
     },
 }
 
+/// Returns the value of a parameter, which kernels up to 7.2 give by reference and later ones by value.
+fn param<T: Copy>(value: impl Borrow<T>) -> T {
+    *value.borrow()
+}
+
 /// What the module holds.
 struct Module(#[expect(dead_code)] Backend);
 
 impl kernel::Module for Module {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        let default_all = match *module_parameters::default_group.value() {
+        let default_all = match param(module_parameters::default_group.value()) {
             0 => false,
             1 => true,
-            _ => return Err(EINVAL),
+            value => {
+                pr_err!("default_group={value}: must be 0 or 1\n");
+                return Err(EINVAL);
+            }
         };
         Ok(Self(Backend::new(default_all)?))
     }

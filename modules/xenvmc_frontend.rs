@@ -2,6 +2,7 @@
 
 //! The module `xenvmc_frontend`.
 
+use core::borrow::Borrow;
 use kernel::prelude::*;
 use xenvmc_front::{
     RawSettings,
@@ -46,6 +47,11 @@ module! {
     },
 }
 
+/// Returns the value of a parameter, which kernels up to 7.2 give by reference and later ones by value.
+fn param<T: Copy>(value: impl Borrow<T>) -> T {
+    *value.borrow()
+}
+
 struct Module {
     _running: Running,
 }
@@ -53,13 +59,13 @@ struct Module {
 impl kernel::Module for Module {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let running = Running::start(RawSettings {
-            enabled: *module_parameters::enabled.value(),
-            ring_kib: *module_parameters::ring_kib.value(),
-            initial_ring_kib: *module_parameters::initial_ring_kib.value(),
-            arena_mib: *module_parameters::arena_mib.value(),
-            spin_us: *module_parameters::spin_us.value(),
-            upgrade_calls: *module_parameters::upgrade_calls.value(),
-            upgrade_kib: *module_parameters::upgrade_kib.value(),
+            enabled: param(module_parameters::enabled.value()),
+            ring_kib: param(module_parameters::ring_kib.value()),
+            initial_ring_kib: param(module_parameters::initial_ring_kib.value()),
+            arena_mib: param(module_parameters::arena_mib.value()),
+            spin_us: param(module_parameters::spin_us.value()),
+            upgrade_calls: param(module_parameters::upgrade_calls.value()),
+            upgrade_kib: param(module_parameters::upgrade_kib.value()),
         })?;
         Ok(Module {
             _running: running,

@@ -8,7 +8,7 @@
 #include "file.c"
 #include "inet_hashtables.c"
 #include "netdevice.c"
-#include "processor.c"
+#include "sched.c"
 #include "signal.c"
 #include "skbuff.c"
 #include "skmsg.c"

@@ -6,6 +6,7 @@
 #include "barrier.c"
 #include "grant_table.c"
 #include "hypercall.c"
+#include "irqreturn.c"
 #include "kernel_stat.c"
 #include "mm.c"
 #include "page.c"

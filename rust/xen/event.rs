@@ -145,7 +145,8 @@ impl<H: Handler> Channel<H> {
         // SAFETY: `irq` is the interrupt being handled, bound for late end of interrupt, which is
         // signalled once: here.
         unsafe { xen_sys::xen_irq_lateeoi(irq as u32, flags) };
-        xen_sys::irqreturn_IRQ_HANDLED
+        // SAFETY: A constant, which C and Rust name differently from kernel to kernel.
+        unsafe { xen_sys::irq_handled() }
     }
 }
 
