@@ -360,6 +360,12 @@ impl Channel {
         self.kick();
     }
 
+    /// Tends to the connections again in `delay_ms` milliseconds.
+    pub(crate) fn retry_tending(&self, delay_ms: u32) {
+        self.tending.fetch_add(1, Full);
+        self.kick_after(delay_ms);
+    }
+
     /// Whether [`Self::note_tending`] was called since this was asked last.
     pub(crate) fn take_tending(&self) -> bool {
         self.tending.xchg(0, Full) != 0

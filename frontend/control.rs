@@ -102,8 +102,7 @@ pub(crate) fn run(channel: &Arc<Channel>) {
         }
     }
     if channel.take_tending() && !handshake::tend_all(channel) {
-        channel.note_tending();
-        channel.kick_after(RETRY_MS);
+        channel.retry_tending(RETRY_MS);
     }
     closing::run(channel, &mut control);
 }

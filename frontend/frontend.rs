@@ -75,7 +75,7 @@ impl Frontend {
                 registry,
                 grants,
                 own,
-                requests: Atomic::new(0),
+                requests: Atomic::new(1),
                 graves,
                 undertaker,
                 connector <- new_bh_spinlock!(None, "xenvmc_connector"),
@@ -119,9 +119,12 @@ impl Frontend {
         self.own
     }
 
-    /// A number for a request; none is used twice on a channel.
+    /// A number for a request; none is used twice on a channel, and none is 0, which stands for "did not ask".
     pub(crate) fn next_request(&self) -> u32 {
-        self.requests.fetch_add(1, Relaxed)
+        match self.requests.fetch_add(1, Relaxed) {
+            0 => self.requests.fetch_add(1, Relaxed),
+            id => id,
+        }
     }
 
     /// Whether virtual CPUs have to wait for physical ones, so that looking would keep the peer from running.

@@ -15,6 +15,7 @@ use crate::stream::{
 };
 use crate::switch;
 use kernel::prelude::*;
+use kernel::sync::atomic::Full;
 use kernel::sync::Arc;
 use kernel::time::{
     Instant,
@@ -97,6 +98,10 @@ pub(crate) fn tend(stream: &AdoptedStream) {
         switch::publish(stream, guard.state(), &link).map(|()| false)
     };
     drop(guard);
+    if stream.wants_space.xchg(false, Full) {
+        // Room in the log is room for writers.
+        stream.socket().write_space();
+    }
     match result {
         Ok(true) => {
             // The last record /before/ the promise. Partner: `leave_both` at the other end.

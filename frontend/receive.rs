@@ -9,7 +9,10 @@ use crate::link::{
     Link,
     View, //
 };
-use crate::stream::AdoptedStream;
+use crate::stream::{
+    AdoptedStream,
+    Phase, //
+};
 use crate::{
     ready,
     spin,
@@ -18,6 +21,7 @@ use crate::{
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
+use kernel::time::Instant;
 use xenvmc_core::shared::{
     Fence,
     SharedLoad, //
@@ -108,9 +112,13 @@ pub(crate) fn receive(
         }
         if copied >= target || (len == 0 && has_bytes(stream)) {
             stream::moved_over_tcp(stream, copied);
+            if copied < len {
+                leave_armed(stream);
+            }
             return Ok(copied);
         }
         if copied > 0 && (is_over(stream) || timeout == 0 || flags.any(Flags::PEEK)) {
+            leave_armed(stream);
             return Ok(copied);
         }
         if over {
@@ -121,20 +129,38 @@ pub(crate) fn receive(
             }
         }
         if timeout == 0 {
+            leave_armed(stream);
             return or_copied(copied, EAGAIN);
         }
         if spin::for_data(stream) {
             continue;
         }
         stream.frontend().counters().rx_sleeps.inc();
+        let start = Instant::now();
         let woken = stream.wait(&mut timeout, || {
             stream.epoch() != epoch || (!over && is_over(stream)) || has_bytes(stream)
         });
+        let cap = stream.frontend().settings().spin_ns();
+        stream.rx_experience.slept(start, cap);
         match woken {
             Woken::Ready => {}
-            Woken::TimedOut => return or_copied(copied, EAGAIN),
-            Woken::Signal => return or_copied(copied, interrupted(timeout)),
+            Woken::TimedOut => {
+                leave_armed(stream);
+                return or_copied(copied, EAGAIN);
+            }
+            Woken::Signal => {
+                leave_armed(stream);
+                return or_copied(copied, interrupted(timeout));
+            }
         }
+    }
+}
+
+/// A call leaves with nothing more to read: arranges to hear of the next byte, for who polls only on edges. If it has come
+/// meanwhile, the wake-up that the peer owed is made up for.
+fn leave_armed(stream: &AdoptedStream) {
+    if stream.phase() == Phase::Active && has_bytes(stream) {
+        stream.socket().data_ready();
     }
 }
 
@@ -222,7 +248,7 @@ fn look(
     inbound: &mut Inbound,
 ) -> core::result::Result<Source, Violation> {
     let socket = stream.socket();
-    let received = socket.received_seq();
+    let received = socket.received_data_seq();
     let pages = link.channel().theirs().map_or(0, |theirs| theirs.pages());
     inbound.look(&view.peer, pages, socket.copied_seq(), received)
 }
@@ -293,7 +319,7 @@ fn peek(
     let socket = stream.socket();
     let mut seq = socket.copied_seq();
     while !message.is_empty() {
-        let received = socket.received_seq();
+        let received = socket.received_data_seq();
         let pages = link.channel().theirs().map_or(0, |theirs| theirs.pages());
         match walk.look(&view.peer, pages, seq, received)? {
             Source::Tcp(0) | Source::Ring { bytes: 0, .. } => break,
@@ -325,7 +351,7 @@ fn has_bytes(stream: &AdoptedStream) -> bool {
     let watch = stream.watch.lock();
     let Some(link) = watch.link.clone() else {
         let socket = stream.socket();
-        return socket.received_seq() != socket.copied_seq();
+        return socket.received_data_seq() != socket.copied_seq();
     };
     let Some(view) = link.view() else {
         return true;
@@ -386,9 +412,10 @@ pub(crate) fn has_news(stream: &AdoptedStream) -> bool {
         || view.peer.word(slot::TX_SEGMENTS).load_acquire() != entered
 }
 
-/// The number of bytes taken from the ring when the reader last left.
-pub(crate) fn seen(stream: &AdoptedStream) -> u32 {
-    stream.watch.lock().inbound.cons()
+/// The slots, and the number of bytes that the peer had put into its ring when the reader last looked.
+pub(crate) fn seen(stream: &AdoptedStream) -> Option<(Arc<Link>, u32)> {
+    let watch = stream.watch.lock();
+    Some((watch.link.clone()?, watch.inbound.seen()))
 }
 
 /// Returns how many bytes wait in the ring.

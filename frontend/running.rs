@@ -96,11 +96,13 @@ impl Drop for Running {
         }
         let start = Instant::<Monotonic>::now();
         let mut patience = PATIENCE_S;
-        while registry.count_alive() > 0 {
+        let is_busy = || registry.count_alive() > 0 || net::calls_inside() > 0;
+        while is_busy() {
             net::synchronize();
             if start.elapsed().as_millis() > patience * 1000 {
                 pr_warn!(
-                    "{} sockets are still inside our methods\n",
+                    "{} calls are still inside our methods, {} sockets in use\n",
+                    net::calls_inside(),
                     registry.count_alive()
                 );
                 patience *= 2;

@@ -21,10 +21,10 @@ use crate::{
 use kernel::prelude::*;
 use kernel::sync::atomic::{
     Acquire,
-    Full,
     Relaxed, //
 };
 use kernel::sync::Arc;
+use kernel::time::Instant;
 use xenvmc_core::segment::Mode;
 use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::wake;
@@ -115,6 +115,7 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
             continue;
         }
         stream.frontend().counters().tx_sleeps.inc();
+        let start = Instant::now();
         let woken = stream.wait(&mut timeout, || {
             let socket = stream.socket();
             stream.epoch() != epoch
@@ -123,6 +124,8 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
                 || socket.is_closed()
                 || has_space(stream) != Some(false)
         });
+        let cap = stream.frontend().settings().spin_ns();
+        stream.tx_experience.slept(start, cap);
         match woken {
             Woken::Ready if !stream.is_installed() && total == message.len() => {
                 return Err(restart())
@@ -262,7 +265,7 @@ pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
         return Some(false);
     }
     if stream::peer_wants_tcp(link) || used > i32::MAX as u32 || used + want <= size {
-        stream.wants_space.xchg(false, Full);
+        // Whoever asked before still wants to hear of it: `noticed` alone takes the wish back.
         return Some(true);
     }
     let event = prod.wrapping_sub(size).wrapping_add(want).wrapping_sub(1);

@@ -170,6 +170,7 @@ impl<C: Connection> Adopted<C> {
         )?;
         registry.insert(&adopted)?;
         let proto = adopted.proto.get();
+        methods::mark(proto);
         // INVARIANT: this is the socket's own reference.
         let _ = Arc::into_raw(adopted.clone());
         // SAFETY: `sk` is alive and locked; `proto` stays valid as long as it is installed and a grace period beyond.

@@ -121,11 +121,12 @@ impl Socket {
         Shutdown(unsafe { core::ptr::addr_of!((*self.as_ptr()).sk_shutdown).read_volatile() })
     }
 
-    /// Returns the sequence number of the next byte that the application gets from TCP. Any context; stable under the
-    /// reader's exclusion.
+    /// Returns the sequence number of the next byte that the application gets from TCP; that of the end of the stream when
+    /// all was read, also when TCP has counted the end as read already (it does so with the last byte before it). Any
+    /// context; stable under the reader's exclusion.
     pub fn copied_seq(&self) -> u32 {
         // SAFETY: alive and TCP.
-        unsafe { bindings::tcp_copied_seq(self.as_ptr()) }
+        unsafe { bindings::tcp_copied_data_seq(self.as_ptr()) }
     }
 
     /// Returns the sequence number of the next byte expected from the network. Any context.
@@ -134,7 +135,7 @@ impl Socket {
         unsafe { bindings::tcp_rcv_nxt(self.as_ptr()) }
     }
 
-    /// Returns the sequence number behind the last byte received: [`Self::received_seq`] without the end of the stream.
+    /// Returns the sequence number behind the last byte received, not counting the end of the stream.
     /// Stable with the socket locked.
     pub fn received_data_seq(&self) -> u32 {
         // SAFETY: alive and TCP.

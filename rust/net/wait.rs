@@ -110,9 +110,12 @@ impl<C: Connection> Adopted<C> {
     /// Wakes everybody who sleeps on the socket, in our methods or in TCP's. Process or softirq context.
     pub fn wake_all(&self) {
         let _rcu = kernel::sync::rcu::read_lock();
-        if self.socket().has_descriptor() {
-            // SAFETY: alive; the queue is protected by RCU.
-            unsafe { bindings::sk_wake(self.socket().as_ptr()) };
+        // SAFETY: alive; the queue is protected by RCU, and there is none once the last descriptor is closed.
+        unsafe {
+            let queue = bindings::sk_wq(self.socket().as_ptr());
+            if !queue.is_null() {
+                bindings::wake_socket_wq(queue);
+            }
         }
     }
 
@@ -127,15 +130,16 @@ impl Socket {
     /// Any context.
     pub(crate) fn count_woken_waiters(&self) -> i32 {
         let _rcu = kernel::sync::rcu::read_lock();
-        if !self.has_descriptor() {
+        // SAFETY: alive; RCU protects the queue, and there is none without a descriptor.
+        let queue = unsafe { bindings::sk_wq(self.as_ptr()) };
+        if queue.is_null() {
             return 0;
         }
         let mut found = 0;
         let woken: bindings::wait_queue_func_t = Some(bindings::woken_wake_function);
-        // SAFETY: alive, with a descriptor, so that there is a queue, which RCU protects. Its entries stay while its lock
-        // is held.
+        // SAFETY: see above. The queue's entries stay while its lock is held.
         unsafe {
-            let queue = bindings::sk_sleep(self.as_ptr());
+            let queue = core::ptr::addr_of_mut!((*queue).wait);
             let flags = bindings::wait_queue_lock(queue);
             let head = core::ptr::addr_of_mut!((*queue).head);
             let mut next = (*head).next;

@@ -51,6 +51,7 @@ pub use grace::{
     synchronize, //
 };
 pub use lookup::find_established;
+pub use methods::calls_inside;
 pub use message::{
     Flags,
     Message, //
