@@ -42,6 +42,7 @@ use xenvmc_core::{
 use xenvmc_net::{
     inject,
     interrupted,
+    is_interrupted,
     restart,
     Flags,
     Message,
@@ -52,8 +53,11 @@ use xenvmc_xen::word::VirtFence;
 /// Bytes that are copied before the sender is told: a sender that waits for room goes on while we still copy.
 const PUBLISH_BYTES: u32 = 64 * 1024;
 
+/// Looks at the peer's index while asking to be woken, with a lock held, before the answer is "look again".
+const LOOKS_WHILE_ARMING: u32 = 4;
+
 /// Flags of a receive that concern TCP alone.
-const TCP_ONLY: Flags = Flags::OOB.with(Flags::ERRQUEUE).with(Flags::DEVMEM);
+const TCP_ONLY: Flags = Flags::OOB.with(Flags::ERRQUEUE);
 
 /// What one pass over the sources came to.
 enum Pass {
@@ -132,6 +136,11 @@ pub(crate) fn receive(
             leave_armed(stream);
             return or_copied(copied, EAGAIN);
         }
+        if is_interrupted() {
+            // As TCP: data first, then signals, then sleep.
+            leave_armed(stream);
+            return or_copied(copied, interrupted(timeout));
+        }
         if spin::for_data(stream) {
             continue;
         }
@@ -191,7 +200,7 @@ fn pass(
     };
     if flags.any(Flags::PEEK) {
         let walk = reader.inbound.clone();
-        return peek(stream, &link, view, walk, message, copied, flags);
+        return peek(stream, &link, view, walk, message, len, copied, flags);
     }
     let mut result = Pass::Taken;
     while *copied < len {
@@ -313,18 +322,20 @@ fn peek(
     view: View<'_>,
     mut walk: Inbound,
     message: &mut Message<'_>,
+    len: usize,
     copied: &mut usize,
     flags: Flags,
 ) -> core::result::Result<Pass, Violation> {
     let socket = stream.socket();
     let mut seq = socket.copied_seq();
-    while !message.is_empty() {
+    while *copied < len {
         let received = socket.received_data_seq();
         let pages = link.channel().theirs().map_or(0, |theirs| theirs.pages());
         match walk.look(&view.peer, pages, seq, received)? {
             Source::Tcp(0) | Source::Ring { bytes: 0, .. } => break,
             Source::Tcp(bytes) if *copied == 0 => {
-                let pass = take_tcp(stream, message, bytes as usize, copied, flags);
+                let limit = (bytes as usize).min(len);
+                let pass = take_tcp(stream, message, limit, copied, flags);
                 if !matches!(pass, Pass::Taken) || *copied == 0 {
                     return Ok(pass);
                 }
@@ -332,9 +343,13 @@ fn peek(
             }
             Source::Tcp(_) => break,
             Source::Ring { extent, bytes } => {
-                let left = u32::try_from(message.len()).unwrap_or(u32::MAX);
+                let left = u32::try_from(len - *copied).unwrap_or(u32::MAX);
                 let want = bytes.min(left);
-                let part = copy(link, &walk, extent, want, message);
+                let part = if flags.any(Flags::TRUNC) {
+                    want
+                } else {
+                    copy(link, &walk, extent, want, message)
+                };
                 walk.consume(part);
                 *copied += part as usize;
                 if part < want {
@@ -356,7 +371,7 @@ fn has_bytes(stream: &AdoptedStream) -> bool {
     let Some(view) = link.view() else {
         return true;
     };
-    loop {
+    for _ in 0..LOOKS_WHILE_ARMING {
         let mut walk = watch.inbound.clone();
         match look(stream, &link, view, &mut walk) {
             Ok(source) if source.bytes() == 0 => {}
@@ -367,6 +382,8 @@ fn has_bytes(stream: &AdoptedStream) -> bool {
             return false;
         }
     }
+    // Somebody is writing: to look again is right.
+    true
 }
 
 /// Whether the ring has as many bytes as the application wants to hear of; arranges to hear of more if not. What TCP has,
@@ -380,7 +397,7 @@ pub(crate) fn is_readable(stream: &AdoptedStream) -> bool {
         return false;
     };
     let low_water = stream.socket().low_water(false, i32::MAX as usize);
-    loop {
+    for _ in 0..LOOKS_WHILE_ARMING {
         let mut walk = watch.inbound.clone();
         match look(stream, &link, view, &mut walk) {
             Ok(Source::Ring { extent, bytes }) if bytes > 0 => {
@@ -396,6 +413,8 @@ pub(crate) fn is_readable(stream: &AdoptedStream) -> bool {
             return false;
         }
     }
+    // Somebody is writing: to look again is right.
+    true
 }
 
 /// Whether the peer has done something that a reader may wait for. Softirq or process context.

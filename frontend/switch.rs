@@ -104,7 +104,7 @@ fn enter(
     if let Some(reason) = net::why_not_switch(guard) {
         return Ok(Err(reason));
     }
-    if guard.is_corked() {
+    if guard.is_corked() || guard.has_stuck_tail() {
         return Ok(Err(Decline::Corked));
     }
     if !net::is_co_resident_route(guard) {

@@ -35,6 +35,7 @@ use xenvmc_core::{
 };
 use xenvmc_net::{
     interrupted,
+    is_interrupted,
     restart,
     Flags,
     Guard,
@@ -105,11 +106,18 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
         if timeout == 0 {
             stream.socket().note_no_space();
             let room_came = has_space(stream) != Some(false);
-            if room_came && total == message.len() && !asked_again {
+            if room_came && !asked_again {
                 asked_again = true;
                 continue;
             }
+            if room_came {
+                // Who polls on edges waits for one after a short write.
+                stream.socket().write_space();
+            }
             return sent_or(message, EAGAIN);
+        }
+        if is_interrupted() {
+            return sent_or(message, interrupted(timeout));
         }
         if spin::for_space(stream) {
             continue;

@@ -42,9 +42,9 @@ u32 xenvmc_helper_tcp_sent_isn(const struct sock *sk)
 	return tcp_sk(sk)->snd_una - (u32)tcp_sk(sk)->bytes_acked;
 }
 
-bool xenvmc_helper_tcp_has_unsent(const struct sock *sk)
+bool xenvmc_helper_tcp_has_stuck_tail(const struct sock *sk)
 {
-	return tcp_send_head(sk);
+	return tcp_send_head(sk) && !tcp_packets_in_flight(tcp_sk(sk));
 }
 
 bool xenvmc_helper_tcp_has_urgent(const struct sock *sk)

@@ -34,10 +34,7 @@ use core::ops::Deref;
 use kernel::container_of;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
-use kernel::sync::atomic::{
-    Atomic,
-    Relaxed, //
-};
+use kernel::sync::atomic::Atomic;
 use kernel::sync::{
     Arc,
     ArcBorrow, //
@@ -113,8 +110,6 @@ pub struct Adopted<C: Connection> {
     pub(crate) node: Opaque<bindings::list_head>,
     grace: Opaque<bindings::callback_head>,
     registry: Arc<Registry<C>>,
-    /// Tasks that sleep in our own waits on the socket's wait queue.
-    pub(crate) sleepers: Atomic<i32>,
     locked: UnsafeCell<C::Locked>,
     #[pin]
     connection: C,
@@ -161,7 +156,6 @@ impl<C: Connection> Adopted<C> {
                 node: Opaque::uninit(),
                 grace: Opaque::uninit(),
                 registry: registry.clone(),
-                sleepers: Atomic::new(0),
                 locked: UnsafeCell::new(locked),
                 connection <- connection,
                 _alive: registry.alive(),
@@ -307,8 +301,7 @@ impl<C: Connection> Adopted<C> {
     ///
     /// Process or softirq context.
     pub fn has_foreign_sleeper(&self) -> bool {
-        let ours = self.sleepers.load(Relaxed);
-        self.socket.count_woken_waiters() > ours
+        self.socket.count_woken_waiters() > 0
     }
 }
 

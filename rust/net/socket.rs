@@ -180,6 +180,8 @@ impl Socket {
 
     /// Tells the socket's writers (sleepers, pollers, SIGIO) that there is room. Context as [`Self::data_ready`].
     pub fn write_space(&self) {
+        // The callback looks at the `struct socket`, which is freed after an RCU grace period.
+        let _rcu = kernel::sync::rcu::read_lock();
         // SAFETY: alive; the callback is set for the whole life of a socket.
         unsafe { bindings::sk_write_space(self.as_ptr()) }
     }
@@ -279,19 +281,19 @@ impl<'a> Locked<'a> {
         unsafe { bindings::tcp_sent_isn(self.socket.as_ptr()) }
     }
 
-    /// Whether TCP holds bytes that were never sent (Nagle, cork, closed window).
-    pub fn has_unsent(&self) -> bool {
-        // SAFETY: alive, TCP, locked.
-        unsafe { bindings::tcp_has_unsent(self.socket.as_ptr()) }
-    }
-
     /// Whether the application holds small segments back (TCP_CORK, MSG_MORE).
     pub fn is_corked(&self) -> bool {
         // SAFETY: alive, TCP, locked.
         unsafe { bindings::tcp_is_corked(self.socket.as_ptr()) }
     }
 
-    /// Lets TCP send what it has as soon as the window allows, whatever Nagle says; for what is queued now.
+    /// Whether TCP holds bytes back with nothing in flight, so that no acknowledgement will set them going (MSG_MORE).
+    pub fn has_stuck_tail(&self) -> bool {
+        // SAFETY: alive, TCP, locked.
+        unsafe { bindings::tcp_has_stuck_tail(self.socket.as_ptr()) }
+    }
+
+    /// Lets what TCP has queued now go with the next acknowledgement, whatever Nagle says.
     pub fn push_pending(&mut self) {
         // SAFETY: alive, TCP, locked.
         unsafe { bindings::tcp_push_pending(self.socket.as_ptr()) }

@@ -69,6 +69,7 @@ pub use tracepoint::{
 };
 pub use wait::{
     interrupted,
+    is_interrupted,
     is_wanted_elsewhere,
     relax,
     restart,
