@@ -32,6 +32,11 @@ use xenvmc_xen::VirtFence;
 /// Flags of a send that only TCP can do justice to.
 const TCP_ONLY: Flags = Flags::OOB.with(Flags::ZEROCOPY).with(Flags::FASTOPEN);
 
+/// Whether a message is of a kind that goes over TCP as it is, in TCP's own way.
+pub(crate) fn is_for_tcp_alone(message: &Message<'_>) -> bool {
+    message.flags().any(TCP_ONLY) || message.has_control()
+}
+
 /// Puts the direction on the path that the message must or may take; true = the ring.
 ///
 /// # Errors

@@ -151,3 +151,8 @@ bool xenvmc_helper_sk_in_init_net(const struct sock *sk)
 {
 	return net_eq(sock_net(sk), &init_net);
 }
+
+bool xenvmc_helper_sk_has_wspace(const struct sock *sk)
+{
+	return sk_stream_wspace(sk) >= sk_stream_min_wspace(sk);
+}

@@ -273,6 +273,23 @@ impl<C: Connection> Adopted<C> {
         kernel::error::to_result(sent).map(|()| sent as usize)
     }
 
+    /// Sends over TCP what there is room for, without blocking; whatever the message's flags say.
+    pub fn tcp_send_now(&self, message: &mut Message<'_>) -> Result<usize> {
+        message.without_waiting(|message| self.tcp_sendmsg(message))
+    }
+
+    /// Whether TCP would let a writer go on. Any context.
+    pub fn tcp_has_space(&self) -> bool {
+        let sk = self.socket.as_ptr();
+        // SAFETY: alive; a method of TCP's table that takes no lock.
+        unsafe {
+            bindings::sk_has_wspace(sk)
+                && (*self.original)
+                    .stream_memory_free
+                    .is_none_or(|method| method(sk, 1))
+        }
+    }
+
     /// Receives from TCP: the socket's own `recvmsg`, at most `limit` bytes. Takes the socket lock itself.
     pub fn tcp_recvmsg(
         &self,
