@@ -42,7 +42,8 @@ pub(crate) const TOLD: u32 = 3;
 /// Tells the peer that it may begin, if that is certain now. From a call on the socket, no lock held.
 #[inline]
 pub(crate) fn attempt(stream: &Arc<AdoptedStream>) {
-    if stream.phase() == Phase::Active && stream.readiness.load(Acquire) != TOLD {
+    let waits = matches!(stream.readiness.load(Acquire), TOLD | WAITING);
+    if !waits && stream.phase() == Phase::Active {
         try_now(stream, true);
     }
 }

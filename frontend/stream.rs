@@ -308,10 +308,12 @@ fn ask(stream: &Arc<AdoptedStream>) {
     if !frontend.settings().is_enabled() || stream.agreement().lock().state() != xenvmc_core::connection::State::Plain {
         return;
     }
-    let channel = stream.peer().channel();
-    let Some(channel) = channel.filter(|channel| channel.is_open()) else {
-        return;
+    let Some(channel) = stream.peer().channel() else {
+        return frontend.want_channel(stream.peer());
     };
+    if !channel.is_open() {
+        return;
+    }
     if let Err(reason) = crate::handshake::ask(stream, &channel) {
         frontend.counters().decline(reason);
     }
