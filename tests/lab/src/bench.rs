@@ -331,6 +331,15 @@ impl Bench {
         Ok([numbers[0], numbers[1]])
     }
 
+    /// How many directions of connections are on the ring.
+    pub(crate) fn count_on_ring(&self) -> Result<usize> {
+        let mut count = 0;
+        for guest in GUESTS {
+            count += self.report(guest, "connections")?.matches(" sends_to=ring ").count();
+        }
+        Ok(count)
+    }
+
     /// Waits until no guest has a connection any more.
     pub(crate) fn wait_no_connections(&self) -> Result<()> {
         self.wait("no connection is left", || {

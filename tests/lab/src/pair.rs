@@ -98,6 +98,28 @@ impl Pair {
         })
     }
 
+    /// Sends `bytes` both ways through all pairs at once.
+    pub(crate) fn all_both_ways(pairs: &[Self], bytes: u64) -> Result<()> {
+        let mut running = Vec::new();
+        for end in pairs.iter().flat_map(|pair| [&pair.a, &pair.b]) {
+            running.push(end.start(&format!("recv bytes={bytes} max=5000"))?);
+            running.push(end.start(&format!("send bytes={bytes} max=5000"))?);
+        }
+        running.into_iter().try_for_each(|pending| pending.wait()?.exactly(bytes).map(drop))
+    }
+
+    /// As [`Pair::finish`], for all at once.
+    pub(crate) fn finish_all(pairs: &[Self]) -> Result<()> {
+        let ends = || pairs.iter().flat_map(|pair| [&pair.a, &pair.b]);
+        let start = |order: &str| ends().map(|end| end.start(order)).collect::<Result<Vec<_>>>();
+        let shutdowns = start("shutdown how=write")?;
+        shutdowns.into_iter().try_for_each(|pending| pending.wait()?.clean().map(drop))?;
+        let receivers = start("recv")?;
+        receivers.into_iter().try_for_each(|pending| pending.wait()?.ended(0).map(drop))?;
+        let closes = start("close")?;
+        closes.into_iter().try_for_each(|pending| pending.wait()?.clean().map(drop))
+    }
+
     /// Ends it in order, one end after the other, and checks that nothing was left on the way.
     pub(crate) fn finish(&self) -> Result<()> {
         for (from, to) in [(&self.a, &self.b), (&self.b, &self.a)] {

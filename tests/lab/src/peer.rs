@@ -3,7 +3,6 @@
 //! A process in a guest that makes socket calls for a test, and the sockets that it has.
 
 use std::{
-    cell::Cell,
     collections::BTreeMap,
     io::{self, Read},
     net::SocketAddr,
@@ -222,8 +221,7 @@ impl Peer {
             peer: self.clone(),
             handle,
             local: answer.number("local"),
-            is_open: Cell::new(true),
-        }
+            }
     }
 
     /// How many SIGUSR1 and SIGPIPE the process got; with `restart`, says whether they restart calls.
@@ -330,7 +328,6 @@ pub(crate) struct Socket {
     peer: Arc<Peer>,
     handle: u64,
     local: u64,
-    is_open: Cell<bool>,
 }
 
 impl Socket {
@@ -410,7 +407,6 @@ impl Socket {
 
     /// close(2).
     pub(crate) fn close(&self) -> Result<()> {
-        self.is_open.set(false);
         self.call("close")?.clean().map(drop)
     }
 

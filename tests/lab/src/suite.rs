@@ -25,6 +25,9 @@ const STATE: &str = "cd /sys/kernel/debug/xenvmc && for file in *; do echo \"== 
      echo \"== $(cat $thread/comm) $thread\"; cat $thread/stack $thread/syscall; done; done; \
      echo '== sockets'; ss -tinmo; echo '== memory'; cat /proc/meminfo; true";
 
+/// Lines of the logs that are shown of a failed test; all are kept.
+const PROBLEMS_SHOWN: usize = 6;
+
 /// The tests, and what has come of them so far.
 pub(crate) struct Suite {
     program: PathBuf,
@@ -148,12 +151,12 @@ impl Suite {
         };
         let logs = bench.take_logs();
         let problems = logs.problems();
+        let first = &problems[..problems.len().min(PROBLEMS_SHOWN)];
+        let report = format!("the logs report {} lines:\n{}", problems.len(), first.join("\n"));
         let result = match (result, problems.is_empty()) {
             (result, true) => result,
-            (Ok(()), false) => Err(anyhow!("the logs report:\n{}", problems.join("\n"))),
-            (Err(error), false) => {
-                Err(error.context(format!("the logs report:\n{}", problems.join("\n"))))
-            }
+            (Ok(()), false) => Err(anyhow!(report)),
+            (Err(error), false) => Err(error.context(report)),
         };
         let Err(error) = result else {
             return Ok(());

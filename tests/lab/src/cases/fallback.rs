@@ -77,25 +77,11 @@ pub(super) fn disabled_later(bench: &Bench) -> Result<()> {
 pub(super) fn arena_exhausted(bench: &Bench) -> Result<()> {
     bench.reload("arena_mib=1")?;
     let pairs = bench.plain_pairs(TOO_MANY)?;
-    for _ in 0..2 {
-        let mut running = Vec::new();
-        for end in pairs.iter().flat_map(|pair| [&pair.a, &pair.b]) {
-            running.push(end.start("recv bytes=200000 max=20000")?);
-            running.push(end.start("send bytes=200000 max=20000")?);
-        }
-        running
-            .into_iter()
-            .try_for_each(|pending| pending.wait()?.exactly(200_000).map(drop))?;
+    for _ in 0..4 {
+        Pair::all_both_ways(&pairs, 50_000)?;
     }
-    let mut accelerated = 0;
-    for pair in &pairs {
-        let [there, back] = pair.ring_bytes()?;
-        accelerated += usize::from(there > 0 && back > 0);
-    }
-    ensure!(
-        (1..TOO_MANY).contains(&accelerated),
-        "{accelerated} of {TOO_MANY} connections are accelerated"
-    );
+    let accelerated = bench.count_on_ring()?;
+    ensure!((1..2 * TOO_MANY).contains(&accelerated), "{accelerated} directions are on the ring");
     let counts = [
         bench.declines(GUEST1, "arena-exhausted")?,
         bench.declines(GUEST2, "arena-exhausted")?,
@@ -104,7 +90,7 @@ pub(super) fn arena_exhausted(bench: &Bench) -> Result<()> {
         counts.iter().flatten().any(|count| *count > 0),
         "the reason is not counted: {counts:?}"
     );
-    pairs.iter().try_for_each(Pair::finish)?;
+    Pair::finish_all(&pairs)?;
     // What was given back can be used again.
     bench.wait_no_connections()?;
     bench.pair()?.finish()

@@ -4,7 +4,10 @@
 
 use anyhow::{Result, ensure};
 
-use crate::bench::{Bench, GUEST1, GUESTS};
+use crate::{
+    bench::{Bench, GUESTS},
+    pair::Pair,
+};
 
 /// Bytes of a transfer.
 const BYTES: u64 = 4 << 20;
@@ -16,7 +19,7 @@ const FEW_BYTES: u64 = 1 << 20;
 const MANY: usize = 200;
 
 /// Bytes that each of them moves, each way.
-const BYTES_OF_EACH: u64 = 40_000;
+const BYTES_OF_EACH: u64 = 20_000;
 
 /// A transfer both ways at once, with messages of random sizes.
 fn both_ways(bench: &Bench, bytes: u64, send: &str, receive: &str) -> Result<()> {
@@ -80,42 +83,27 @@ pub(super) fn small_messages(bench: &Bench) -> Result<()> {
     both_ways(bench, 100_000, "max=64", "max=64")
 }
 
+/// Rounds in which many connections must all have got to the ring.
+const ROUNDS: usize = 10;
+
 pub(super) fn many_connections(bench: &Bench) -> Result<()> {
-    let upgrades = bench.counter(GUEST1, "upgrades")?;
+    let resets = GUESTS.map(|guest| bench.counter(guest, "connections_reset"));
     let pairs = bench.plain_pairs(MANY)?;
-    let mut running = Vec::new();
-    for round in 0..2 {
-        for socket in pairs.iter().flat_map(|pair| [&pair.a, &pair.b]) {
-            running.push(socket.start(&format!("recv bytes={BYTES_OF_EACH} max=5000"))?);
-            running.push(socket.start(&format!("send bytes={BYTES_OF_EACH} max=5000"))?);
-        }
-        for pending in running.drain(..) {
-            pending.wait()?.exactly(BYTES_OF_EACH)?;
-        }
-        if round == 0 {
-            for pair in &pairs {
-                pair.accelerate()?;
-            }
-        }
+    let mut rounds = 0;
+    while bench.count_on_ring()? < 2 * MANY {
+        ensure!(rounds < ROUNDS, "{} directions of {MANY} connections are on the ring", bench.count_on_ring()?);
+        Pair::all_both_ways(&pairs, BYTES_OF_EACH)?;
+        rounds += 1;
     }
-    ensure!(
-        bench.counter(GUEST1, "upgrades")? - upgrades == MANY as u64,
-        "not all are accelerated"
-    );
-    let before = GUESTS.map(|guest| bench.counter(guest, "connections_reset"));
-    for pair in &pairs {
-        let [there, back] = pair.ring_bytes()?;
-        ensure!(
-            there >= BYTES_OF_EACH && back >= BYTES_OF_EACH,
-            "{there} and {back} bytes through a ring"
-        );
-        pair.finish()?;
-    }
+    let before = GUESTS.map(|guest| bench.counter(guest, "tx_bytes"));
+    Pair::all_both_ways(&pairs, BYTES_OF_EACH)?;
     for (guest, before) in GUESTS.into_iter().zip(before) {
-        ensure!(
-            bench.counter(guest, "connections_reset")? == before?,
-            "connections were reset"
-        );
+        let moved = bench.counter(guest, "tx_bytes")? - before?;
+        ensure!(moved == MANY as u64 * BYTES_OF_EACH, "{guest} sent {moved} bytes through rings");
+    }
+    Pair::finish_all(&pairs)?;
+    for (guest, before) in GUESTS.into_iter().zip(resets) {
+        ensure!(bench.counter(guest, "connections_reset")? == before?, "connections were reset");
     }
     Ok(())
 }
