@@ -41,6 +41,10 @@ use kernel::sync::{
     Mutex,
     SetOnce, //
 };
+use kernel::time::{
+    Instant,
+    Monotonic, //
+};
 use xenvmc_core::channel::State;
 use xenvmc_core::message::Message;
 use xenvmc_core::queue;
@@ -58,6 +62,9 @@ use xenvmc_net::lock::BhSpinLock;
 use xenvmc_net::new_bh_spinlock;
 use xenvmc_xen::word::VirtFence;
 
+/// How long the arena is not tried to grow after it could not.
+const GROWTH_PAUSE_MS: i64 = 1_000;
+
 /// Both ends of a channel as this guest sees them.
 #[pin_data]
 pub(crate) struct Channel {
@@ -74,7 +81,7 @@ pub(crate) struct Channel {
     #[pin]
     pub(crate) control: Mutex<Control>,
     #[pin]
-    growing: Mutex<()>,
+    growing: Mutex<Option<Instant<Monotonic>>>,
     #[pin]
     slots: BhSpinLock<Slots>,
     #[pin]
@@ -86,6 +93,16 @@ pub(crate) struct Channel {
     pub(crate) bottom: BhSpinLock<Bottom>,
     #[pin]
     wires: BhSpinLock<Option<Arc<Wires>>>,
+    _alive: Alive,
+}
+
+/// Counts a channel as existing until it is dropped.
+struct Alive(Arc<Frontend>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.channels().fetch_sub(1, Full);
+    }
 }
 
 impl Channel {
@@ -101,6 +118,8 @@ impl Channel {
         own.add_chunk(0)?;
         slots.arena().grow(1).map_err(|_| ENOSPC)?;
         frontend.counters().channels_opened.inc();
+        frontend.channels().fetch_add(1, Full);
+        let alive = Alive(frontend.clone());
         Arc::pin_init(
             pin_init!(Self {
                 frontend: frontend.clone(),
@@ -111,12 +130,13 @@ impl Channel {
                 broken: Atomic::new(false),
                 tending: Atomic::new(0),
                 control <- new_mutex!(Control::new(), "xenvmc_control"),
-                growing <- new_mutex!((), "xenvmc_growing"),
+                growing <- new_mutex!(None, "xenvmc_growing"),
                 slots <- new_bh_spinlock!(slots, "xenvmc_slots"),
                 notices_out <- new_bh_spinlock!(queue::Producer::notice(), "xenvmc_notices"),
                 control_out <- new_bh_spinlock!(queue::Producer::control(), "xenvmc_messages"),
                 bottom <- new_bh_spinlock!(Bottom::new(), "xenvmc_bottom"),
                 wires <- new_bh_spinlock!(None, "xenvmc_wires"),
+                _alive: alive,
             }),
             GFP_KERNEL,
         )
@@ -298,11 +318,15 @@ impl Channel {
 
     /// Grows the arena to `chunks` chunks, or as far as memory goes.
     fn grow(&self, chunks: u32) {
-        let _growing = self.growing.lock();
+        let mut failed_at = self.growing.lock();
+        if failed_at.is_some_and(|at| at.elapsed().as_millis() < GROWTH_PAUSE_MS) {
+            return;
+        }
         let granted = self.slots.lock().arena().granted();
         for chunk in granted..chunks {
             if let Err(error) = self.own.add_chunk(chunk) {
                 warn_no_growth(self, error);
+                *failed_at = Some(Instant::now());
                 break;
             }
             if self.slots.lock().arena().grow(chunk + 1).is_err() {
@@ -358,6 +382,12 @@ impl Channel {
     pub(crate) fn note_tending(&self) {
         self.tending.fetch_add(1, Full);
         self.kick();
+    }
+
+    /// Tends to the connections again in `delay_ms` milliseconds.
+    pub(crate) fn retry_tending(&self, delay_ms: u32) {
+        self.tending.fetch_add(1, Full);
+        self.kick_after(delay_ms);
     }
 
     /// Whether [`Self::note_tending`] was called since this was asked last.

@@ -77,10 +77,13 @@ pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
     }
     if control.state == State::Done {
         if !control.is_buried {
-            control.is_buried = true;
             handshake::end_all(channel);
-            channel.frontend().bury(channel);
-            pr_info!("domain {}: channel closed\n", channel.peer().domid());
+            control.is_buried = channel.frontend().bury(channel);
+            if control.is_buried {
+                pr_info!("domain {}: channel closed\n", channel.peer().domid());
+            } else {
+                channel.kick_after(RETRY_MS);
+            }
         }
     } else {
         // Where no event may come, the clock drives it.

@@ -30,6 +30,9 @@ use xenvmc_xen::word::VirtFence;
 /// Milliseconds after which something that could not be done for want of memory or room is tried again.
 pub(crate) const RETRY_MS: u32 = 10;
 
+/// Messages taken in one run.
+const BATCH: u32 = 256;
+
 /// What the upkeep knows.
 pub(crate) struct Control {
     consumer: Consumer,
@@ -102,8 +105,7 @@ pub(crate) fn run(channel: &Arc<Channel>) {
         }
     }
     if channel.take_tending() && !handshake::tend_all(channel) {
-        channel.note_tending();
-        channel.kick_after(RETRY_MS);
+        channel.retry_tending(RETRY_MS);
     }
     closing::run(channel, &mut control);
 }
@@ -162,7 +164,7 @@ fn take_messages(
         return Ok(());
     };
     let own = channel.own().root();
-    loop {
+    for _ in 0..BATCH {
         let prod = theirs.root().word(root::CONTROL_PROD);
         let Some(at) = control.consumer.peek(&prod)? else {
             let event = own.word(root::CONTROL_EVENT);
@@ -183,4 +185,7 @@ fn take_messages(
             Err(error) => pr_debug!("domain {}: {error:?}\n", channel.peer().domid()),
         }
     }
+    // Others want the lock, too.
+    channel.kick();
+    Ok(())
 }

@@ -63,7 +63,20 @@ fn make_offer(frontend: &Arc<Frontend>, peer: &Arc<Peer>) -> Result {
     };
     channel.set_wires(Some(wires));
     *peer.channel.lock() = Some(channel.clone());
-    announce::write_offer(peer.domid(), &offer).inspect_err(|_| frontend.bury(&channel))
+    let written = announce::write_offer(peer.domid(), &offer);
+    if written.is_err() || peer.is_gone() {
+        // Nobody will answer, and nobody else will end it.
+        end(&channel);
+    }
+    written
+}
+
+/// Ends a channel that nobody else will end.
+fn end(channel: &Arc<Channel>) {
+    let mut control = channel.control.lock();
+    control.advance(channel, Event::PeerLost);
+    drop(control);
+    channel.kick();
 }
 
 /// Takes what the other guest wrote: an answer to our offer, or an offer.
@@ -117,7 +130,7 @@ fn answer(frontend: &Arc<Frontend>, peer: &Arc<Peer>, offer: &Offer) -> Result {
         root: channel.own().root_gref(),
         port: None,
     };
-    announce::write_offer(peer.domid(), &answer).inspect_err(|_| frontend.bury(&channel))?;
+    announce::write_offer(peer.domid(), &answer).inspect_err(|_| end(&channel))?;
     open(&channel);
     Ok(())
 }
@@ -169,12 +182,9 @@ impl Listener for Follower {
     }
 
     fn peer_gone(&self, peer: &Arc<Peer>) {
-        let channel = peer.channel();
-        if let Some(channel) = channel {
-            let mut control = channel.control.lock();
-            control.advance(&channel, Event::PeerLost);
-            drop(control);
-            channel.kick();
+        peer.set_gone();
+        if let Some(channel) = peer.channel() {
+            end(&channel);
         }
         if self.frontend.own_domid().get() != peer.domid().get() {
             // What we had offered is for nobody any more.

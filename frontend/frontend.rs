@@ -40,6 +40,8 @@ pub(crate) struct Frontend {
     grants: Arc<Grants>,
     own: DomId,
     requests: Atomic<u32>,
+    /// Channels that exist, in whatever state.
+    channels: Atomic<i64>,
     graves: Arc<Graves>,
     undertaker: Arc<Task<Graves>>,
     /// Taken out at the end: it refers to us.
@@ -75,7 +77,8 @@ impl Frontend {
                 registry,
                 grants,
                 own,
-                requests: Atomic::new(0),
+                requests: Atomic::new(1),
+                channels: Atomic::new(0),
                 graves,
                 undertaker,
                 connector <- new_bh_spinlock!(None, "xenvmc_connector"),
@@ -119,9 +122,12 @@ impl Frontend {
         self.own
     }
 
-    /// A number for a request; none is used twice on a channel.
+    /// A number for a request; none is used twice on a channel, and none is 0, which stands for "did not ask".
     pub(crate) fn next_request(&self) -> u32 {
-        self.requests.fetch_add(1, Relaxed)
+        match self.requests.fetch_add(1, Relaxed) {
+            0 => self.requests.fetch_add(1, Relaxed),
+            id => id,
+        }
     }
 
     /// Whether virtual CPUs have to wait for physical ones, so that looking would keep the peer from running.
@@ -138,25 +144,34 @@ impl Frontend {
         }
     }
 
-    /// Asks for the end of a channel that is over. Any context but hard interrupts.
-    pub(crate) fn bury(&self, channel: &Arc<Channel>) {
-        let mut channels = self.graves.channels.lock();
-        if channels.push(channel.clone(), GFP_ATOMIC).is_err() {
-            drop(channels);
-            // It keeps its place and its memory; the upkeep tries again.
-            channel.kick_after(crate::control::RETRY_MS);
-            return;
-        }
-        drop(channels);
+    /// Asks for the end of a channel that is over; false = no memory, try again. Any context but hard interrupts.
+    #[must_use]
+    pub(crate) fn bury(&self, channel: &Arc<Channel>) -> bool {
+        let buried = self
+            .graves
+            .channels
+            .lock()
+            .push(channel.clone(), GFP_ATOMIC)
+            .is_ok();
         self.undertaker.kick();
+        buried
     }
 
-    /// Ends what refers to us. Process context; nothing may be asked of us afterwards.
-    pub(crate) fn stop(&self) {
+    /// Counts the channels that exist.
+    pub(crate) fn channels(&self) -> &Atomic<i64> {
+        &self.channels
+    }
+
+    /// Makes no more channels. Process context.
+    pub(crate) fn stop_connecting(&self) {
         let connector = self.connector.lock().take();
         if let Some(connector) = connector {
             connector.stop();
         }
+    }
+
+    /// Ends what refers to us, when no channel exists any more. Process context.
+    pub(crate) fn stop(&self) {
         self.undertaker.stop();
         self.graves.bury_all();
     }

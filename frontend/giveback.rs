@@ -15,8 +15,11 @@ use crate::stream::{
 };
 use crate::switch;
 use kernel::prelude::*;
+use kernel::sync::atomic::Full;
 use kernel::sync::Arc;
+use kernel::time::delay::fsleep;
 use kernel::time::{
+    Delta,
     Instant,
     Monotonic, //
 };
@@ -30,6 +33,8 @@ use xenvmc_core::wire::{
     self,
     slot, //
 };
+use xenvmc_core::error::RingError;
+use xenvmc_core::extent::PAGE_SIZE;
 use xenvmc_core::{
     Error as Violation,
     Extent,
@@ -97,6 +102,10 @@ pub(crate) fn tend(stream: &AdoptedStream) {
         switch::publish(stream, guard.state(), &link).map(|()| false)
     };
     drop(guard);
+    if stream.wants_space.xchg(false, Full) {
+        // Room in the log is room for writers.
+        stream.socket().write_space();
+    }
     match result {
         Ok(true) => {
             // The last record /before/ the promise. Partner: `leave_both` at the other end.
@@ -128,6 +137,7 @@ fn move_unread(
     let mut walk = reader.inbound.clone();
     let mut seq = locked.copied_seq();
     let mut parts: KVec<(u32, Inbound, Extent, u32)> = KVec::new();
+    let mut total: u64 = 0;
     loop {
         match walk.look(&view.peer, pages, seq, locked.received_data_seq())? {
             Source::Tcp(0) | Source::Ring { bytes: 0, .. } => break,
@@ -137,6 +147,11 @@ fn move_unread(
                     return Ok(false);
                 }
                 walk.consume(bytes);
+                // All that is unread lies in the arena, each byte once.
+                total += u64::from(bytes);
+                if total > u64::from(pages) * u64::from(PAGE_SIZE) {
+                    return Err(RingError::Producer.into());
+                }
             }
         }
     }
@@ -277,10 +292,8 @@ fn leave_both(stream: &Arc<AdoptedStream>) -> bool {
             (Ok(_), Ok(_)) => {}
             _ => return false,
         }
-        // The peer's answer comes with a notice, which wakes us; a short sleep makes up for one that came before.
-        let mut nap = 2;
-        let mut looked = false;
-        stream.wait(&mut nap, || core::mem::replace(&mut looked, true));
+        // Not on the socket's wait queue: it may have none, or lose it.
+        fsleep(Delta::from_millis(2));
     }
     false
 }

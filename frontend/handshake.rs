@@ -208,6 +208,10 @@ fn handle_open(
     if !channel.frontend().settings().is_enabled() {
         return Err(Decline::Disabled);
     }
+    if channel.peer().is_distrusted() {
+        // One wrong proof ends the guessing for a while. Looks to the peer like one more.
+        return Err(Decline::NoSuchSocket);
+    }
     let (stream, isn) = find(channel, &tuple, isn)?;
     let link_to = |own| Link::new(channel, own, slot).map_err(|_| Decline::NoMemory);
     // The peer granted the page of its slot before it sent the message.
@@ -406,6 +410,7 @@ pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
     for (own, stream) in streams {
         if !stream.has_ended() {
             giveback::tend(&stream);
+            crate::ready::attempt_after_grace(&stream);
             continue;
         }
         let (link, state) = {

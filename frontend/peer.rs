@@ -11,7 +11,9 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
+            Acquire,
             Atomic,
+            Full,
             Relaxed, //
         },
         Arc, //
@@ -45,6 +47,8 @@ pub(crate) struct Peer {
     distrust: Arc<Distrust>,
     /// A connection wants a channel to it.
     wanted: Atomic<bool>,
+    /// It is not among the peers any more.
+    gone: Atomic<bool>,
     /// The channel to it, if there is one.
     #[pin]
     pub(crate) channel: BhSpinLock<Option<Arc<Channel>>>,
@@ -76,6 +80,7 @@ impl Peer {
                 addresses <- new_bh_spinlock!(addresses, "xenvmc_peer_addresses"),
                 distrust,
                 wanted: Atomic::new(false),
+                gone: Atomic::new(false),
                 channel <- new_bh_spinlock!(None, "xenvmc_peer_channel"),
             }),
             GFP_KERNEL,
@@ -115,6 +120,16 @@ impl Peer {
     /// Notes that a connection wants a channel to it. Any context.
     pub(crate) fn want_channel(&self) {
         self.wanted.store(true, Relaxed);
+    }
+
+    /// Notes that it is not among the peers any more.
+    pub(crate) fn set_gone(&self) {
+        self.gone.xchg(true, Full);
+    }
+
+    /// Returns whether it is not among the peers any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Acquire)
     }
 
     /// Returns whether a channel was wanted since this was asked last.

@@ -47,6 +47,13 @@ pub(crate) fn attempt(stream: &Arc<AdoptedStream>) {
     }
 }
 
+/// Tells the peer that it may begin, if a grace period was all that was missing. Process context, no lock held.
+pub(crate) fn attempt_after_grace(stream: &Arc<AdoptedStream>) {
+    if stream.readiness.load(Acquire) == PASSED {
+        try_now(stream, false);
+    }
+}
+
 #[cold]
 fn try_now(stream: &Arc<AdoptedStream>, in_call: bool) {
     let mut guard = stream.lock();
@@ -90,8 +97,12 @@ struct Waiter(Arc<Adopted<Stream>>);
 impl AfterGrace for Waiter {
     fn grace_ended(self: Arc<Self>) {
         let stream = &self.0;
+        // In a softirq: the channel's upkeep does the rest.
         if stream.readiness.cmpxchg(WAITING, PASSED, Full).is_ok() {
-            try_now(stream, false);
+            let link = stream.watch.lock().link.clone();
+            if let Some(link) = link {
+                link.channel().note_tending();
+            }
         }
     }
 }

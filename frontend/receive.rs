@@ -9,7 +9,10 @@ use crate::link::{
     Link,
     View, //
 };
-use crate::stream::AdoptedStream;
+use crate::stream::{
+    AdoptedStream,
+    Phase, //
+};
 use crate::{
     ready,
     spin,
@@ -18,6 +21,7 @@ use crate::{
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
+use kernel::time::Instant;
 use xenvmc_core::shared::{
     Fence,
     SharedLoad, //
@@ -38,6 +42,7 @@ use xenvmc_core::{
 use xenvmc_net::{
     inject,
     interrupted,
+    is_interrupted,
     restart,
     Flags,
     Message,
@@ -48,8 +53,11 @@ use xenvmc_xen::word::VirtFence;
 /// Bytes that are copied before the sender is told: a sender that waits for room goes on while we still copy.
 const PUBLISH_BYTES: u32 = 64 * 1024;
 
+/// Looks at the peer's index while asking to be woken, with a lock held, before the answer is "look again".
+const LOOKS_WHILE_ARMING: u32 = 4;
+
 /// Flags of a receive that concern TCP alone.
-const TCP_ONLY: Flags = Flags::OOB.with(Flags::ERRQUEUE).with(Flags::DEVMEM);
+const TCP_ONLY: Flags = Flags::OOB.with(Flags::ERRQUEUE);
 
 /// What one pass over the sources came to.
 enum Pass {
@@ -108,9 +116,13 @@ pub(crate) fn receive(
         }
         if copied >= target || (len == 0 && has_bytes(stream)) {
             stream::moved_over_tcp(stream, copied);
+            if copied < len {
+                leave_armed(stream);
+            }
             return Ok(copied);
         }
         if copied > 0 && (is_over(stream) || timeout == 0 || flags.any(Flags::PEEK)) {
+            leave_armed(stream);
             return Ok(copied);
         }
         if over {
@@ -121,20 +133,43 @@ pub(crate) fn receive(
             }
         }
         if timeout == 0 {
+            leave_armed(stream);
             return or_copied(copied, EAGAIN);
+        }
+        if is_interrupted() {
+            // As TCP: data first, then signals, then sleep.
+            leave_armed(stream);
+            return or_copied(copied, interrupted(timeout));
         }
         if spin::for_data(stream) {
             continue;
         }
         stream.frontend().counters().rx_sleeps.inc();
+        let start = Instant::now();
         let woken = stream.wait(&mut timeout, || {
             stream.epoch() != epoch || (!over && is_over(stream)) || has_bytes(stream)
         });
+        let cap = stream.frontend().settings().spin_ns();
+        stream.rx_experience.slept(start, cap);
         match woken {
             Woken::Ready => {}
-            Woken::TimedOut => return or_copied(copied, EAGAIN),
-            Woken::Signal => return or_copied(copied, interrupted(timeout)),
+            Woken::TimedOut => {
+                leave_armed(stream);
+                return or_copied(copied, EAGAIN);
+            }
+            Woken::Signal => {
+                leave_armed(stream);
+                return or_copied(copied, interrupted(timeout));
+            }
         }
+    }
+}
+
+/// A call leaves with nothing more to read: arranges to hear of the next byte, for who polls only on edges. If it has come
+/// meanwhile, the wake-up that the peer owed is made up for.
+fn leave_armed(stream: &AdoptedStream) {
+    if stream.phase() == Phase::Active && has_bytes(stream) {
+        stream.socket().data_ready();
     }
 }
 
@@ -165,7 +200,7 @@ fn pass(
     };
     if flags.any(Flags::PEEK) {
         let walk = reader.inbound.clone();
-        return peek(stream, &link, view, walk, message, copied, flags);
+        return peek(stream, &link, view, walk, message, len, copied, flags);
     }
     let mut result = Pass::Taken;
     while *copied < len {
@@ -222,7 +257,7 @@ fn look(
     inbound: &mut Inbound,
 ) -> core::result::Result<Source, Violation> {
     let socket = stream.socket();
-    let received = socket.received_seq();
+    let received = socket.received_data_seq();
     let pages = link.channel().theirs().map_or(0, |theirs| theirs.pages());
     inbound.look(&view.peer, pages, socket.copied_seq(), received)
 }
@@ -287,18 +322,20 @@ fn peek(
     view: View<'_>,
     mut walk: Inbound,
     message: &mut Message<'_>,
+    len: usize,
     copied: &mut usize,
     flags: Flags,
 ) -> core::result::Result<Pass, Violation> {
     let socket = stream.socket();
     let mut seq = socket.copied_seq();
-    while !message.is_empty() {
-        let received = socket.received_seq();
+    while *copied < len {
+        let received = socket.received_data_seq();
         let pages = link.channel().theirs().map_or(0, |theirs| theirs.pages());
         match walk.look(&view.peer, pages, seq, received)? {
             Source::Tcp(0) | Source::Ring { bytes: 0, .. } => break,
             Source::Tcp(bytes) if *copied == 0 => {
-                let pass = take_tcp(stream, message, bytes as usize, copied, flags);
+                let limit = (bytes as usize).min(len);
+                let pass = take_tcp(stream, message, limit, copied, flags);
                 if !matches!(pass, Pass::Taken) || *copied == 0 {
                     return Ok(pass);
                 }
@@ -306,9 +343,13 @@ fn peek(
             }
             Source::Tcp(_) => break,
             Source::Ring { extent, bytes } => {
-                let left = u32::try_from(message.len()).unwrap_or(u32::MAX);
+                let left = u32::try_from(len - *copied).unwrap_or(u32::MAX);
                 let want = bytes.min(left);
-                let part = copy(link, &walk, extent, want, message);
+                let part = if flags.any(Flags::TRUNC) {
+                    want
+                } else {
+                    copy(link, &walk, extent, want, message)
+                };
                 walk.consume(part);
                 *copied += part as usize;
                 if part < want {
@@ -325,12 +366,12 @@ fn has_bytes(stream: &AdoptedStream) -> bool {
     let watch = stream.watch.lock();
     let Some(link) = watch.link.clone() else {
         let socket = stream.socket();
-        return socket.received_seq() != socket.copied_seq();
+        return socket.received_data_seq() != socket.copied_seq();
     };
     let Some(view) = link.view() else {
         return true;
     };
-    loop {
+    for _ in 0..LOOKS_WHILE_ARMING {
         let mut walk = watch.inbound.clone();
         match look(stream, &link, view, &mut walk) {
             Ok(source) if source.bytes() == 0 => {}
@@ -341,6 +382,8 @@ fn has_bytes(stream: &AdoptedStream) -> bool {
             return false;
         }
     }
+    // Somebody is writing: to look again is right.
+    true
 }
 
 /// Whether the ring has as many bytes as the application wants to hear of; arranges to hear of more if not. What TCP has,
@@ -354,7 +397,7 @@ pub(crate) fn is_readable(stream: &AdoptedStream) -> bool {
         return false;
     };
     let low_water = stream.socket().low_water(false, i32::MAX as usize);
-    loop {
+    for _ in 0..LOOKS_WHILE_ARMING {
         let mut walk = watch.inbound.clone();
         match look(stream, &link, view, &mut walk) {
             Ok(Source::Ring { extent, bytes }) if bytes > 0 => {
@@ -370,6 +413,8 @@ pub(crate) fn is_readable(stream: &AdoptedStream) -> bool {
             return false;
         }
     }
+    // Somebody is writing: to look again is right.
+    true
 }
 
 /// Whether the peer has done something that a reader may wait for. Softirq or process context.
@@ -386,9 +431,10 @@ pub(crate) fn has_news(stream: &AdoptedStream) -> bool {
         || view.peer.word(slot::TX_SEGMENTS).load_acquire() != entered
 }
 
-/// The number of bytes taken from the ring when the reader last left.
-pub(crate) fn seen(stream: &AdoptedStream) -> u32 {
-    stream.watch.lock().inbound.cons()
+/// The slots, and the number of bytes that the peer had put into its ring when the reader last looked.
+pub(crate) fn seen(stream: &AdoptedStream) -> Option<(Arc<Link>, u32)> {
+    let watch = stream.watch.lock();
+    Some((watch.link.clone()?, watch.inbound.seen()))
 }
 
 /// Returns how many bytes wait in the ring.

@@ -20,8 +20,11 @@ use crate::settings::{
 };
 use core::fmt;
 use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
+use kernel::time::delay::fsleep;
 use kernel::time::{
+    Delta,
     Instant,
     Monotonic, //
 };
@@ -86,6 +89,7 @@ impl Drop for Running {
             discovery.stop();
         }
         let frontend = &self.frontend;
+        frontend.stop_connecting();
         frontend
             .peers()
             .for_each_channel(|_, channel| closing::close(channel));
@@ -96,13 +100,23 @@ impl Drop for Running {
         }
         let start = Instant::<Monotonic>::now();
         let mut patience = PATIENCE_S;
-        while registry.count_alive() > 0 {
+        let is_busy = || registry.count_alive() > 0 || net::calls_inside() > 0;
+        while is_busy() {
             net::synchronize();
             if start.elapsed().as_millis() > patience * 1000 {
                 pr_warn!(
-                    "{} sockets are still inside our methods\n",
+                    "{} calls are still inside our methods, {} sockets in use\n",
+                    net::calls_inside(),
                     registry.count_alive()
                 );
+                patience *= 2;
+            }
+        }
+        // Channels of guests that are gone, and those that were just closed, end by their own work items.
+        while frontend.channels().load(Relaxed) > 0 {
+            fsleep(Delta::from_millis(2));
+            if start.elapsed().as_millis() > patience * 1000 {
+                pr_warn!("{} channels are still ending\n", frontend.channels().load(Relaxed));
                 patience *= 2;
             }
         }

@@ -9,12 +9,15 @@
 use crate::receive;
 use crate::stream::AdoptedStream;
 use crate::transmit;
-use kernel::sync::atomic::Relaxed;
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
 use kernel::time::{
     Instant,
     Monotonic, //
 };
-use xenvmc_core::policy::Spin;
+use xenvmc_core::policy;
 use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::wire::slot;
 use xenvmc_core::Words;
@@ -23,90 +26,111 @@ use xenvmc_net as net;
 /// Looks between two looks at the clock, which may be dear.
 const LOOKS_PER_CLOCK: u32 = 32;
 
-/// Looks until `found` says true; [`None`] if the budget (nanoseconds) ran out or somebody else wants the processor, else
-/// how long it took.
-fn look(budget: u32, mut found: impl FnMut() -> bool) -> Option<u32> {
+/// What one direction of a connection has learnt. Tasks that wait at once share it; if they race, some experience is lost.
+pub(crate) struct Experience(Atomic<u32>);
+
+impl Experience {
+    /// None yet.
+    pub(crate) const fn new() -> Self {
+        Self(Atomic::new(policy::Spin::new().to_bits()))
+    }
+
+    fn load(&self) -> policy::Spin {
+        policy::Spin::from_bits(self.0.load(Relaxed))
+    }
+
+    fn store(&self, spin: policy::Spin) {
+        self.0.store(spin.to_bits(), Relaxed);
+    }
+
+    /// Notes that one slept since `start`.
+    pub(crate) fn slept(&self, start: Instant<Monotonic>, cap: u32) {
+        let mut spin = self.load();
+        spin.handle_sleep(nanos_since(start), cap);
+        self.store(spin);
+    }
+}
+
+fn nanos_since(start: Instant<Monotonic>) -> u32 {
+    u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX)
+}
+
+/// Looks until `found` says true, or the budget (nanoseconds) runs out, or somebody else wants the processor.
+fn look(budget: u32, mut found: impl FnMut() -> bool) -> bool {
     let start = Instant::<Monotonic>::now();
     loop {
         for _ in 0..LOOKS_PER_CLOCK {
             if found() {
-                return Some(u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX));
+                return true;
             }
             net::relax();
         }
-        if net::is_wanted_elsewhere() || start.elapsed().as_nanos() >= i64::from(budget) {
-            return None;
+        if net::is_wanted_elsewhere() || nanos_since(start) >= budget {
+            return false;
         }
     }
 }
 
-/// Notes the outcome of a look.
-fn learn(spin: &mut Spin, waited: Option<u32>, cap: u32) {
-    match waited {
-        Some(waited) => spin.handle_hit(waited, cap),
-        None => spin.handle_miss(cap),
+/// Looks as long as experience says, and learns.
+fn wait_for(
+    stream: &AdoptedStream,
+    experience: &Experience,
+    found: impl FnMut() -> bool,
+) -> bool {
+    let frontend = stream.frontend();
+    let cap = frontend.settings().spin_ns();
+    let mut spin = experience.load();
+    let budget = spin.budget(cap, frontend.is_overcommitted());
+    if budget == 0 || net::is_wanted_elsewhere() || !look(budget, found) {
+        return false;
     }
+    spin.handle_hit(cap);
+    experience.store(spin);
+    true
 }
 
 /// Looks for bytes; true = there are some. The caller holds no lock.
 pub(crate) fn for_data(stream: &AdoptedStream) -> bool {
-    let frontend = stream.frontend();
-    let cap = frontend.settings().spin_ns();
-    let (link, budget) = {
-        let mut reader = stream.reader.lock();
-        let budget = reader.spin.budget(cap, frontend.is_overcommitted());
-        (reader.link.clone(), budget)
-    };
-    let Some(link) = link else { return false };
-    if budget == 0 {
+    let Some((link, seen)) = receive::seen(stream) else {
         return false;
-    }
+    };
     let Some(view) = link.view() else {
         return false;
     };
     let word = view.peer.word(slot::TX_PROD);
-    let seen = receive::seen(stream);
     let (socket, epoch) = (stream.socket(), stream.epoch());
     let tcp = socket.received_seq();
-    let waited = look(budget, || {
+    let hit = wait_for(stream, &stream.rx_experience, || {
         word.load_relaxed() != seen
             || socket.received_seq() != tcp
             || socket.has_error()
             || stream.epoch() != epoch
     });
-    learn(&mut stream.reader.lock().spin, waited, cap);
-    let counters = frontend.counters();
-    match waited {
-        Some(_) => counters.rx_spin_hits.inc(),
-        None => counters.rx_spin_misses.inc(),
+    let counters = stream.frontend().counters();
+    if hit {
+        counters.rx_spin_hits.inc();
+    } else {
+        counters.rx_spin_misses.inc();
     }
-    waited.is_some()
+    hit
 }
 
 /// Looks for room; true = there is some. The caller holds no lock.
 pub(crate) fn for_space(stream: &AdoptedStream) -> bool {
-    let frontend = stream.frontend();
-    let cap = frontend.settings().spin_ns();
-    let (link, budget) = {
-        let mut guard = stream.lock();
-        let sender = guard.state();
-        let budget = sender.spin.budget(cap, frontend.is_overcommitted());
-        (sender.link.clone(), budget)
-    };
-    let Some(link) = link else { return false };
-    if budget == 0 {
+    let Some((link, _)) = receive::seen(stream) else {
         return false;
-    }
+    };
     let size = stream.extent_bytes.load(Relaxed);
     let (socket, epoch) = (stream.socket(), stream.epoch());
-    let waited = look(budget, || {
-        transmit::has_room(&link, size) || socket.has_error() || stream.epoch() != epoch
+    let hit = wait_for(stream, &stream.tx_experience, || {
+        (transmit::has_room(&link, size) && !stream.has_pending_records.load(Relaxed))
+            || socket.has_error() || stream.epoch() != epoch
     });
-    learn(&mut stream.lock().state().spin, waited, cap);
-    let counters = frontend.counters();
-    match waited {
-        Some(_) => counters.tx_spin_hits.inc(),
-        None => counters.tx_spin_misses.inc(),
+    let counters = stream.frontend().counters();
+    if hit {
+        counters.tx_spin_hits.inc();
+    } else {
+        counters.tx_spin_misses.inc();
     }
-    waited.is_some()
+    hit
 }

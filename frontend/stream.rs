@@ -35,7 +35,7 @@ use kernel::sync::{
     Mutex, //
 };
 use xenvmc_core::message::Tuple;
-use xenvmc_core::policy::Spin;
+use crate::spin::Experience;
 use xenvmc_core::shared::{
     SharedLoad,
     SharedStore, //
@@ -84,8 +84,6 @@ pub(crate) struct Reader {
     pub(crate) link: Option<Arc<Link>>,
     /// Where the reader stands.
     pub(crate) inbound: Inbound,
-    /// How long to look before sleeping.
-    pub(crate) spin: Spin,
 }
 
 /// What the sending side knows, under the socket lock.
@@ -100,8 +98,6 @@ pub(crate) struct Sender {
     pub(crate) ended: bool,
     /// The direction is to stay on TCP.
     pub(crate) stay: bool,
-    /// How long to look before sleeping.
-    pub(crate) spin: Spin,
 }
 
 /// What `poll` and notices look at: the reader's position when it last left.
@@ -137,6 +133,10 @@ pub(crate) struct Stream {
     pub(crate) has_pending_records: Atomic<bool>,
     /// Somebody wants to hear of room.
     pub(crate) wants_space: Atomic<bool>,
+    /// How long waiting for bytes takes.
+    pub(crate) rx_experience: Experience,
+    /// How long waiting for room takes.
+    pub(crate) tx_experience: Experience,
     /// Bytes that went through the ring, both ways.
     pub(crate) sent: Atomic<u64>,
     /// See `sent`.
@@ -171,14 +171,15 @@ impl Stream {
             extent_bytes: Atomic::new(0),
             has_pending_records: Atomic::new(false),
             wants_space: Atomic::new(false),
+            rx_experience: Experience::new(),
+            tx_experience: Experience::new(),
             sent: Atomic::new(0),
             received: Atomic::new(0),
             reader <- new_mutex!(
                 Reader {
                     link: None,
                     inbound: Inbound::new(),
-                    spin: Spin::new(),
-                },
+                        },
                 "xenvmc_reader"
             ),
             watch <- new_bh_spinlock!(
@@ -196,7 +197,6 @@ impl Stream {
             written: 0,
             ended: false,
             stay: false,
-            spin: Spin::new(),
         };
         (stream, sender)
     }

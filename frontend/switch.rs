@@ -15,6 +15,7 @@ use kernel::sync::atomic::{
     Release, //
 };
 use xenvmc_core::segment::Mode;
+use xenvmc_core::shared::Fence;
 use xenvmc_core::wire;
 use xenvmc_core::{
     Decline,
@@ -26,9 +27,15 @@ use xenvmc_net::{
     Guard,
     Message, //
 };
+use xenvmc_xen::VirtFence;
 
 /// Flags of a send that only TCP can do justice to.
 const TCP_ONLY: Flags = Flags::OOB.with(Flags::ZEROCOPY).with(Flags::FASTOPEN);
+
+/// Whether a message is of a kind that goes over TCP as it is, in TCP's own way.
+pub(crate) fn is_for_tcp_alone(message: &Message<'_>) -> bool {
+    message.flags().any(TCP_ONLY) || message.has_control()
+}
 
 /// Puts the direction on the path that the message must or may take; true = the ring.
 ///
@@ -102,7 +109,7 @@ fn enter(
     if let Some(reason) = net::why_not_switch(guard) {
         return Ok(Err(reason));
     }
-    if guard.is_corked() {
+    if guard.is_corked() || guard.has_stuck_tail() {
         return Ok(Err(Decline::Corked));
     }
     if !net::is_co_resident_route(guard) {
@@ -192,10 +199,16 @@ pub(crate) fn publish(
     let Some(view) = link.view() else {
         return Ok(());
     };
-    let notice = sender.outbound.publish(&view.own, &view.peer)?;
-    let pending = !sender.outbound.is_settled();
-    if pending != stream.has_pending_records.load(Relaxed) {
-        stream.has_pending_records.store(pending, Release);
+    let mut notice = sender.outbound.publish(&view.own, &view.peer)?;
+    if !sender.outbound.is_settled() {
+        stream.has_pending_records.store(true, Release);
+        // The flag /before/ the second look at the reader's count: if it has just made room, its notice may have come too
+        // early to find the flag. Partner: the barrier in `Inbound::publish`.
+        VirtFence::full();
+        notice |= sender.outbound.publish(&view.own, &view.peer)?;
+    }
+    if sender.outbound.is_settled() && stream.has_pending_records.load(Relaxed) {
+        stream.has_pending_records.store(false, Release);
     }
     if notice {
         link.post();

@@ -18,13 +18,14 @@ use crate::{
     spin,
     switch, //
 };
+use kernel::ffi::c_long;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
     Acquire,
-    Full,
     Relaxed, //
 };
 use kernel::sync::Arc;
+use kernel::time::Instant;
 use xenvmc_core::segment::Mode;
 use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::wake;
@@ -35,6 +36,7 @@ use xenvmc_core::{
 };
 use xenvmc_net::{
     interrupted,
+    is_interrupted,
     restart,
     Flags,
     Guard,
@@ -62,14 +64,15 @@ enum Step {
 
 /// Sends a message, or as much of it as the call's flags and timeout allow.
 pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Result<usize> {
+    let flags = message.flags();
+    let mut timeout = stream.socket().send_timeout(flags.any(Flags::DONTWAIT));
     if stream.phase() != Phase::Active || message.is_empty() {
-        return over_tcp(stream, message);
+        let sent = over_tcp(stream, message, &mut timeout)?;
+        stream::moved_over_tcp(stream, sent);
+        return Ok(sent);
     }
     ready::attempt(stream);
-    let flags = message.flags();
-    message.copy_spliced_pages();
     let total = message.len();
-    let mut timeout = stream.socket().send_timeout(flags.any(Flags::DONTWAIT));
     let mut asked_again = false;
     let sent_or = |message: &Message<'_>, error: Error| match total - message.len() {
         0 => Err(error),
@@ -91,7 +94,7 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
             Ok(Step::Full) => {}
             Ok(Step::Tcp) => {
                 let sent = total - message.len();
-                return match stream.tcp_sendmsg(message) {
+                return match over_tcp(stream, message, &mut timeout) {
                     Ok(more) => Ok(sent + more),
                     Err(_) if sent > 0 => Ok(sent),
                     Err(error) => Err(error),
@@ -105,16 +108,24 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
         if timeout == 0 {
             stream.socket().note_no_space();
             let room_came = has_space(stream) != Some(false);
-            if room_came && total == message.len() && !asked_again {
+            if room_came && !asked_again {
                 asked_again = true;
                 continue;
             }
+            if room_came {
+                // Who polls on edges waits for one after a short write.
+                stream.socket().write_space();
+            }
             return sent_or(message, EAGAIN);
+        }
+        if is_interrupted() {
+            return sent_or(message, interrupted(timeout));
         }
         if spin::for_space(stream) {
             continue;
         }
         stream.frontend().counters().tx_sleeps.inc();
+        let start = Instant::now();
         let woken = stream.wait(&mut timeout, || {
             let socket = stream.socket();
             stream.epoch() != epoch
@@ -123,6 +134,8 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
                 || socket.is_closed()
                 || has_space(stream) != Some(false)
         });
+        let cap = stream.frontend().settings().spin_ns();
+        stream.tx_experience.slept(start, cap);
         match woken {
             Woken::Ready if !stream.is_installed() && total == message.len() => {
                 return Err(restart())
@@ -137,11 +150,53 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
     }
 }
 
-/// Sends over TCP, and lets the policy know.
-fn over_tcp(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Result<usize> {
-    let sent = stream.tcp_sendmsg(message)?;
-    stream::moved_over_tcp(stream, sent);
-    Ok(sent)
+/// Sends over TCP. Waiting is ours: a task that waits inside TCP's method would keep the module from going.
+fn over_tcp(
+    stream: &Arc<AdoptedStream>,
+    message: &mut Message<'_>,
+    timeout: &mut c_long,
+) -> Result<usize> {
+    if switch::is_for_tcp_alone(message) || message.is_empty() {
+        return stream.tcp_sendmsg(message);
+    }
+    let mut sent = 0;
+    let sent_or = |sent: usize, error: Error| match sent {
+        0 => Err(error),
+        sent => Ok(sent),
+    };
+    loop {
+        let epoch = stream.epoch();
+        match stream.tcp_send_now(message) {
+            Ok(part) => sent += part,
+            Err(error) if error == EAGAIN && *timeout != 0 && stream.tcp_has_space() => {
+                // There is room, but no memory for it: a moment later, maybe.
+                let mut nap = 2;
+                stream.wait(&mut nap, || false);
+            }
+            Err(error) if error == EAGAIN => {}
+            Err(error) => return sent_or(sent, error),
+        }
+        if message.is_empty() {
+            return Ok(sent);
+        }
+        if *timeout == 0 {
+            return sent_or(sent, EAGAIN);
+        }
+        let socket = stream.socket();
+        let woken = stream.wait(timeout, || {
+            stream.epoch() != epoch
+                || socket.has_error()
+                || socket.shutdown().send()
+                || socket.is_closed()
+                || stream.tcp_has_space()
+        });
+        match woken {
+            Woken::Ready if !stream.is_installed() => return sent_or(sent, restart()),
+            Woken::Ready => {}
+            Woken::TimedOut => return sent_or(sent, EAGAIN),
+            Woken::Signal => return sent_or(sent, interrupted(*timeout)),
+        }
+    }
 }
 
 /// Sends into the ring what there is room for.
@@ -174,6 +229,7 @@ fn step(
     if want == 0 {
         return Ok(Step::Full);
     }
+    message.copy_spliced_pages();
     let copied = {
         let Some(source) = message.source() else {
             return Ok(Step::Fault);
@@ -262,7 +318,7 @@ pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
         return Some(false);
     }
     if stream::peer_wants_tcp(link) || used > i32::MAX as u32 || used + want <= size {
-        stream.wants_space.xchg(false, Full);
+        // Whoever asked before still wants to hear of it: `noticed` alone takes the wish back.
         return Some(true);
     }
     let event = prod.wrapping_sub(size).wrapping_add(want).wrapping_sub(1);

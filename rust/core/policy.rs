@@ -57,27 +57,27 @@ impl Default for Upgrade {
 
 /// How long to look for something before sleeping, in a unit of the caller's (say nanoseconds).
 ///
-/// It is learnt from what happened before: a look that found something makes the next ones longer,
-/// up to a cap; one that did not makes them shorter. After enough misses most sleeps come at once,
-/// and only every eighth looks for a moment, to find out whether the times have changed.
+/// It is learnt from how long one had to wait before. To wait for something that comes soon is
+/// worth a look, up to a cap; so is to wait for something that comes not much later than that,
+/// because the peer, if it also stops sleeping, will be so much faster. If it takes much longer the
+/// looks become shorter, and soon there are none; until a sleep was short again.
 ///
 /// # Invariants
 ///
-/// `budget` is at most the cap that was passed last.
+/// `budget` is at most the cap that was passed last, or the largest number at the beginning.
 #[derive(Clone, Copy, Debug)]
 pub struct Spin {
     budget: u32,
-    skipped: u8,
 }
 
-/// Sleeps that go by without a look while the budget is down.
-const SKIP: u8 = 7;
-
-/// Part of the cap with which a budget begins, and below which it counts as down.
+/// Part of the cap below which a budget counts as none.
 const FLOOR_SHIFT: u32 = 3;
 
+/// A sleep of up to this many caps is short: about what two wake-ups cost, which looking saves.
+const SHORT_SLEEP_CAPS: u32 = 10;
+
 impl Spin {
-    /// No experience yet.
+    /// No experience yet: the whole cap.
     ///
     /// ```
     /// use xenvmc_core::policy::Spin;
@@ -85,57 +85,48 @@ impl Spin {
     /// let mut spin = Spin::new();
     /// assert_eq!(spin.budget(0, false), 0);
     /// assert_eq!(spin.budget(800, true), 0);
-    /// let first = spin.budget(800, false);
-    /// spin.handle_hit(first, 800);
-    /// assert!(spin.budget(800, false) > first);
+    /// assert_eq!(spin.budget(800, false), 800);
+    /// spin.handle_sleep(1_000_000, 800);
+    /// assert!(spin.budget(800, false) < 800);
     /// ```
     pub const fn new() -> Self {
-        Self {
-            budget: u32::MAX,
-            skipped: 0,
-        }
+        Self { budget: u32::MAX }
+    }
+
+    /// The experience as a number, for who keeps it in one atomic word.
+    pub const fn to_bits(self) -> u32 {
+        self.budget
+    }
+
+    /// The experience that [`Self::to_bits`] gave.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self { budget: bits }
     }
 
     /// How long to look now; 0 = not at all.
     ///
     /// `cap` 0 turns it off; `overcommitted` does so for now, because a virtual CPU that looks
     /// would keep the peer's from running.
-    pub fn budget(&mut self, cap: u32, overcommitted: bool) -> u32 {
-        if cap == 0 || overcommitted {
+    pub fn budget(&self, cap: u32, overcommitted: bool) -> u32 {
+        if overcommitted || self.budget < floor(cap) {
             return 0;
         }
-        let floor = floor(cap);
-        if self.budget == u32::MAX {
-            self.budget = cap.wrapping_shr(1).max(floor);
-        }
-        if self.budget >= floor {
-            return self.budget.min(cap);
-        }
-        if self.skipped < SKIP {
-            self.skipped = self.skipped.wrapping_add(1);
-            return 0;
-        }
-        self.skipped = 0;
-        floor
+        self.budget.min(cap)
     }
 
-    /// A look found something after `waited`.
-    pub fn handle_hit(&mut self, waited: u32, cap: u32) {
-        // Twice what was needed, approached by halves: one lucky look does not raise it for long.
-        let aim = waited.saturating_mul(2).min(cap).max(floor(cap));
+    /// A look found something.
+    pub fn handle_hit(&mut self, cap: u32) {
+        self.budget = cap;
+    }
+
+    /// After a look that found nothing, or none at all, one slept for `slept`.
+    pub fn handle_sleep(&mut self, slept: u32, cap: u32) {
         let known = self.budget.min(cap);
-        self.budget = if aim > known {
-            known.wrapping_add(aim.wrapping_sub(known).wrapping_add(1).wrapping_shr(1))
+        self.budget = if slept <= cap.saturating_mul(SHORT_SLEEP_CAPS) {
+            known.saturating_mul(2).max(cap.wrapping_shr(1)).min(cap)
         } else {
-            known.wrapping_sub(known.wrapping_sub(aim).wrapping_shr(3))
+            known.wrapping_shr(1)
         };
-        self.skipped = 0;
-    }
-
-    /// A look found nothing in the time it had.
-    pub fn handle_miss(&mut self, cap: u32) {
-        let known = self.budget.min(cap);
-        self.budget = known.wrapping_sub(known.wrapping_add(3).wrapping_shr(2));
     }
 }
 

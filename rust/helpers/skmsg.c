@@ -10,5 +10,5 @@ bool xenvmc_helper_sk_has_psock(const struct sock *sk)
 void xenvmc_helper_psock_set_proto(struct sk_psock *psock, struct proto *proto)
 {
 	psock->sk_proto = proto, psock->saved_unhash = proto->unhash, psock->saved_destroy = proto->destroy,
-	psock->saved_close = proto->close;
+	psock->saved_close = proto->close, psock->psock_update_sk_prot = proto->psock_update_sk_prot;
 }

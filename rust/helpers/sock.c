@@ -87,9 +87,14 @@ void xenvmc_helper_sk_write_space(struct sock *sk)
 	READ_ONCE(sk->sk_write_space)(sk);
 }
 
-void xenvmc_helper_sk_wake(struct sock *sk)
+struct socket_wq *xenvmc_helper_sk_wq(struct sock *sk)
 {
-	wake_up_interruptible_poll(sk_sleep(sk), EPOLLIN | EPOLLOUT);
+	return rcu_dereference(sk->sk_wq);
+}
+
+void xenvmc_helper_wake_socket_wq(struct socket_wq *wq)
+{
+	wake_up_interruptible_poll(&wq->wait, EPOLLIN | EPOLLOUT);
 }
 
 struct net *xenvmc_helper_sock_net(const struct sock *sk)
@@ -145,4 +150,9 @@ void xenvmc_helper_skb_set_owner_r(struct sk_buff *skb, struct sock *sk)
 bool xenvmc_helper_sk_in_init_net(const struct sock *sk)
 {
 	return net_eq(sock_net(sk), &init_net);
+}
+
+bool xenvmc_helper_sk_has_wspace(const struct sock *sk)
+{
+	return sk_stream_wspace(sk) >= sk_stream_min_wspace(sk);
 }

@@ -7,9 +7,19 @@ u32 xenvmc_helper_tcp_write_seq(const struct sock *sk)
 	return READ_ONCE(tcp_sk(sk)->write_seq);
 }
 
-u32 xenvmc_helper_tcp_copied_seq(const struct sock *sk)
+u32 xenvmc_helper_tcp_received_data_seq(const struct sock *sk)
 {
-	return READ_ONCE(tcp_sk(sk)->copied_seq);
+	return READ_ONCE(tcp_sk(sk)->rcv_nxt) - (sock_flag(sk, SOCK_DONE) ? 1 : 0);
+}
+
+static bool tcp_fin_was_read(const struct sock *sk)
+{
+	return sock_flag(sk, SOCK_DONE) && READ_ONCE(tcp_sk(sk)->copied_seq) == READ_ONCE(tcp_sk(sk)->rcv_nxt);
+}
+
+u32 xenvmc_helper_tcp_copied_data_seq(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->copied_seq) - tcp_fin_was_read(sk);
 }
 
 void xenvmc_helper_tcp_set_copied_seq(struct sock *sk, u32 seq)
@@ -32,9 +42,9 @@ u32 xenvmc_helper_tcp_sent_isn(const struct sock *sk)
 	return tcp_sk(sk)->snd_una - (u32)tcp_sk(sk)->bytes_acked;
 }
 
-bool xenvmc_helper_tcp_has_unsent(const struct sock *sk)
+bool xenvmc_helper_tcp_has_stuck_tail(const struct sock *sk)
 {
-	return tcp_send_head(sk);
+	return tcp_send_head(sk) && !tcp_packets_in_flight(tcp_sk(sk));
 }
 
 bool xenvmc_helper_tcp_has_urgent(const struct sock *sk)
@@ -75,11 +85,6 @@ bool xenvmc_helper_tcp_is_corked(const struct sock *sk)
 struct tcp_skb_cb *xenvmc_helper_tcp_skb_cb(struct sk_buff *skb)
 {
 	return TCP_SKB_CB(skb);
-}
-
-u32 xenvmc_helper_tcp_received_data_seq(const struct sock *sk)
-{
-	return READ_ONCE(tcp_sk(sk)->rcv_nxt) - (sock_flag(sk, SOCK_DONE) ? 1 : 0);
 }
 
 void xenvmc_helper_tcp_push_pending(struct sock *sk)

@@ -34,10 +34,7 @@ use core::ops::Deref;
 use kernel::container_of;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
-use kernel::sync::atomic::{
-    Atomic,
-    Relaxed, //
-};
+use kernel::sync::atomic::Atomic;
 use kernel::sync::{
     Arc,
     ArcBorrow, //
@@ -113,8 +110,6 @@ pub struct Adopted<C: Connection> {
     pub(crate) node: Opaque<bindings::list_head>,
     grace: Opaque<bindings::callback_head>,
     registry: Arc<Registry<C>>,
-    /// Tasks that sleep in our own waits on the socket's wait queue.
-    pub(crate) sleepers: Atomic<i32>,
     locked: UnsafeCell<C::Locked>,
     #[pin]
     connection: C,
@@ -161,7 +156,6 @@ impl<C: Connection> Adopted<C> {
                 node: Opaque::uninit(),
                 grace: Opaque::uninit(),
                 registry: registry.clone(),
-                sleepers: Atomic::new(0),
                 locked: UnsafeCell::new(locked),
                 connection <- connection,
                 _alive: registry.alive(),
@@ -170,6 +164,7 @@ impl<C: Connection> Adopted<C> {
         )?;
         registry.insert(&adopted)?;
         let proto = adopted.proto.get();
+        methods::mark(proto);
         // INVARIANT: this is the socket's own reference.
         let _ = Arc::into_raw(adopted.clone());
         // SAFETY: `sk` is alive and locked; `proto` stays valid as long as it is installed and a grace period beyond.
@@ -278,6 +273,23 @@ impl<C: Connection> Adopted<C> {
         kernel::error::to_result(sent).map(|()| sent as usize)
     }
 
+    /// Sends over TCP what there is room for, without blocking; whatever the message's flags say.
+    pub fn tcp_send_now(&self, message: &mut Message<'_>) -> Result<usize> {
+        message.without_waiting(|message| self.tcp_sendmsg(message))
+    }
+
+    /// Whether TCP would let a writer go on. Any context.
+    pub fn tcp_has_space(&self) -> bool {
+        let sk = self.socket.as_ptr();
+        // SAFETY: alive; a method of TCP's table that takes no lock.
+        unsafe {
+            bindings::sk_has_wspace(sk)
+                && (*self.original)
+                    .stream_memory_free
+                    .is_none_or(|method| method(sk, 1))
+        }
+    }
+
     /// Receives from TCP: the socket's own `recvmsg`, at most `limit` bytes. Takes the socket lock itself.
     pub fn tcp_recvmsg(
         &self,
@@ -306,8 +318,7 @@ impl<C: Connection> Adopted<C> {
     ///
     /// Process or softirq context.
     pub fn has_foreign_sleeper(&self) -> bool {
-        let ours = self.sleepers.load(Relaxed);
-        self.socket.count_woken_waiters() > ours
+        self.socket.count_woken_waiters() > 0
     }
 }
 

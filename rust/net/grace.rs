@@ -27,7 +27,7 @@ pub fn barrier() {
 
 /// What is called after a grace period.
 pub trait AfterGrace: Send + Sync + 'static {
-    /// A grace period that began after [`after`] has ended. A task of the kernel; short, may sleep.
+    /// A grace period that began after [`after`] has ended. With softirqs off: short, no sleeping.
     fn grace_ended(self: Arc<Self>);
 }
 

@@ -96,6 +96,15 @@ impl Message<'_> {
         self.raw.msg_flags &= !bindings::MSG_SPLICE_PAGES;
     }
 
+    /// Runs `f` with MSG_DONTWAIT set.
+    pub(crate) fn without_waiting<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> R {
+        let flags = self.raw.msg_flags;
+        self.raw.msg_flags |= bindings::MSG_DONTWAIT;
+        let result = f(self);
+        self.raw.msg_flags = flags;
+        result
+    }
+
     /// Whether control messages came with the data.
     pub fn has_control(&self) -> bool {
         self.raw.msg_controllen != 0

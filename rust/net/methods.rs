@@ -21,6 +21,11 @@ use kernel::ffi::{
     c_uint, //
 };
 use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Atomic,
+    Full,
+    Relaxed, //
+};
 use kernel::sync::Arc;
 use net_sys as bindings;
 
@@ -41,7 +46,13 @@ pub(crate) fn replace<C: Connection>(proto: &mut bindings::proto) {
     proto.stream_memory_free = Some(stream_memory_free::<C>);
 }
 
-/// Whether a table is one that [`replace`] made.
+/// Marks a table that [`replace`] made with its own address. The field is for registered tables, which ours never is.
+pub(crate) fn mark(proto: *mut bindings::proto) {
+    // SAFETY: the caller's own table, not shared yet.
+    unsafe { (*proto).node.next = proto.cast() };
+}
+
+/// Whether a table is one that [`replace`] made, and not a copy of one that somebody else (kTLS) made.
 ///
 /// # Safety
 ///
@@ -49,7 +60,33 @@ pub(crate) fn replace<C: Connection>(proto: &mut bindings::proto) {
 pub(crate) unsafe fn is_ours<C: Connection>(proto: *const bindings::proto) -> bool {
     let ours: unsafe extern "C" fn(*mut bindings::sock) = destroy::<C>;
     // SAFETY: valid by the caller's promise.
-    unsafe { (*proto).destroy }.is_some_and(|found| found as usize == ours as usize)
+    let (destroy, mark) = unsafe { ((*proto).destroy, (*proto).node.next) };
+    destroy.is_some_and(|found| found as usize == ours as usize)
+        && core::ptr::eq(mark.cast(), proto)
+}
+
+/// Calls in progress that may sleep, or that may have a table of the kernel's sleep for them.
+static INSIDE: Atomic<i64> = Atomic::new(0);
+
+/// One call in progress.
+struct Inside;
+
+impl Inside {
+    fn enter() -> Self {
+        INSIDE.fetch_add(1, Full);
+        Self
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.fetch_sub(1, Full);
+    }
+}
+
+/// Returns how many calls are inside our methods; they return into the module's text.
+pub fn calls_inside() -> i64 {
+    INSIDE.load(Relaxed)
 }
 
 /// Calls a method of a table; where it has none, gives the default value (nothing done, zero, false).
@@ -117,6 +154,7 @@ unsafe extern "C" fn sendmsg<C: Connection>(
     msg: *mut bindings::msghdr,
     len: usize,
 ) -> c_int {
+    let _inside = Inside::enter();
     // SAFETY: called by the socket layer as a method of the live socket `sk`.
     match unsafe { enter::<C>(sk) } {
         // SAFETY: `msg` is a message for sending, ours for the call.
@@ -134,6 +172,7 @@ unsafe extern "C" fn recvmsg<C: Connection>(
     len: usize,
     flags: c_int,
 ) -> c_int {
+    let _inside = Inside::enter();
     let flags = Flags::from_raw(flags);
     // SAFETY: as in `sendmsg`.
     match unsafe { enter::<C>(sk) } {
@@ -149,6 +188,7 @@ unsafe extern "C" fn recvmsg<C: Connection>(
 }
 
 unsafe extern "C" fn close<C: Connection>(sk: *mut bindings::sock, timeout: c_long) {
+    let _inside = Inside::enter();
     // SAFETY: as in `sendmsg`.
     let proto = match unsafe { enter::<C>(sk) } {
         Ok(adopted) => {
@@ -177,6 +217,7 @@ unsafe extern "C" fn shutdown<C: Connection>(sk: *mut bindings::sock, how: c_int
 }
 
 unsafe extern "C" fn disconnect<C: Connection>(sk: *mut bindings::sock, flags: c_int) -> c_int {
+    let _inside = Inside::enter();
     // SAFETY: called with the socket lock held.
     let proto = match unsafe { enter::<C>(sk) } {
         Ok(adopted) => {
@@ -225,6 +266,7 @@ unsafe extern "C" fn ioctl<C: Connection>(
     command: c_int,
     argument: *mut c_int,
 ) -> c_int {
+    let _inside = Inside::enter();
     // SAFETY: as in `sendmsg`.
     let (proto, unread) = match unsafe { enter::<C>(sk) } {
         Ok(adopted) if command == SIOCINQ => {
@@ -250,6 +292,7 @@ unsafe extern "C" fn setsockopt<C: Connection>(
     value: bindings::sockptr_t,
     len: c_uint,
 ) -> c_int {
+    let _inside = Inside::enter();
     // SAFETY: as in `sendmsg`.
     let proto = match unsafe { enter::<C>(sk) } {
         Ok(adopted) => {
@@ -269,6 +312,7 @@ unsafe extern "C" fn getsockopt<C: Connection>(
     value: *mut kernel::ffi::c_char,
     len: *mut c_int,
 ) -> c_int {
+    let _inside = Inside::enter();
     // SAFETY: as in `sendmsg`.
     let proto = match unsafe { enter::<C>(sk) } {
         Ok(adopted) => {
@@ -290,10 +334,12 @@ unsafe extern "C" fn psock_update_sk_prot<C: Connection>(
     psock: *mut bindings::sk_psock,
     restore: bool,
 ) -> c_int {
-    // SAFETY: called with the socket lock held.
+    // SAFETY: called as a method of a live socket.
     let proto = match unsafe { enter::<C>(sk) } {
+        // Taken out of a sockmap, which it can only have entered with TCP's own table.
+        Ok(adopted) if restore => adopted.original(),
         Ok(adopted) => {
-            // SAFETY: see above.
+            // SAFETY: a socket enters a sockmap with its lock held.
             let mut guard = unsafe { adopted.assume_locked() };
             if !C::may_enter_sockmap(&mut guard) {
                 return EBUSY.to_errno();

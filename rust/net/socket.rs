@@ -121,11 +121,12 @@ impl Socket {
         Shutdown(unsafe { core::ptr::addr_of!((*self.as_ptr()).sk_shutdown).read_volatile() })
     }
 
-    /// Returns the sequence number of the next byte that the application gets from TCP. Any context; stable under the
-    /// reader's exclusion.
+    /// Returns the sequence number of the next byte that the application gets from TCP; that of the end of the stream when
+    /// all was read, also when TCP has counted the end as read already (it does so with the last byte before it). Any
+    /// context; stable under the reader's exclusion.
     pub fn copied_seq(&self) -> u32 {
         // SAFETY: alive and TCP.
-        unsafe { bindings::tcp_copied_seq(self.as_ptr()) }
+        unsafe { bindings::tcp_copied_data_seq(self.as_ptr()) }
     }
 
     /// Returns the sequence number of the next byte expected from the network. Any context.
@@ -134,7 +135,7 @@ impl Socket {
         unsafe { bindings::tcp_rcv_nxt(self.as_ptr()) }
     }
 
-    /// Returns the sequence number behind the last byte received: [`Self::received_seq`] without the end of the stream.
+    /// Returns the sequence number behind the last byte received, not counting the end of the stream.
     /// Stable with the socket locked.
     pub fn received_data_seq(&self) -> u32 {
         // SAFETY: alive and TCP.
@@ -179,6 +180,8 @@ impl Socket {
 
     /// Tells the socket's writers (sleepers, pollers, SIGIO) that there is room. Context as [`Self::data_ready`].
     pub fn write_space(&self) {
+        // The callback looks at the `struct socket`, which is freed after an RCU grace period.
+        let _rcu = kernel::sync::rcu::read_lock();
         // SAFETY: alive; the callback is set for the whole life of a socket.
         unsafe { bindings::sk_write_space(self.as_ptr()) }
     }
@@ -278,19 +281,19 @@ impl<'a> Locked<'a> {
         unsafe { bindings::tcp_sent_isn(self.socket.as_ptr()) }
     }
 
-    /// Whether TCP holds bytes that were never sent (Nagle, cork, closed window).
-    pub fn has_unsent(&self) -> bool {
-        // SAFETY: alive, TCP, locked.
-        unsafe { bindings::tcp_has_unsent(self.socket.as_ptr()) }
-    }
-
     /// Whether the application holds small segments back (TCP_CORK, MSG_MORE).
     pub fn is_corked(&self) -> bool {
         // SAFETY: alive, TCP, locked.
         unsafe { bindings::tcp_is_corked(self.socket.as_ptr()) }
     }
 
-    /// Lets TCP send what it has as soon as the window allows, whatever Nagle says; for what is queued now.
+    /// Whether TCP holds bytes back with nothing in flight, so that no acknowledgement will set them going (MSG_MORE).
+    pub fn has_stuck_tail(&self) -> bool {
+        // SAFETY: alive, TCP, locked.
+        unsafe { bindings::tcp_has_stuck_tail(self.socket.as_ptr()) }
+    }
+
+    /// Lets what TCP has queued now go with the next acknowledgement, whatever Nagle says.
     pub fn push_pending(&mut self) {
         // SAFETY: alive, TCP, locked.
         unsafe { bindings::tcp_push_pending(self.socket.as_ptr()) }

@@ -12,12 +12,19 @@ use crate::socket::Socket;
 use kernel::ffi::c_long;
 use kernel::container_of;
 use kernel::prelude::*;
-use kernel::sync::atomic::{
-    Full,
-    Relaxed, //
-};
 use kernel::task::Task;
 use net_sys as bindings;
+
+/// What wakes our own sleepers: as `woken_wake_function`, which those of TCP's methods have, but another address.
+unsafe extern "C" fn wake(
+    entry: *mut bindings::wait_queue_entry,
+    mode: kernel::ffi::c_uint,
+    sync: kernel::ffi::c_int,
+    key: *mut core::ffi::c_void,
+) -> kernel::ffi::c_int {
+    // SAFETY: the caller's own arguments, for an entry that sleeps in `wait_woken`.
+    unsafe { bindings::woken_wake_function(entry, mode, sync, key) }
+}
 
 /// Why a wait ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +42,11 @@ pub enum Woken {
 pub fn interrupted(timeout: c_long) -> Error {
     // SAFETY: no requirements.
     Error::from_errno(unsafe { bindings::sock_intr_errno(timeout) })
+}
+
+/// Whether a signal is pending for the current task. Process context.
+pub fn is_interrupted() -> bool {
+    kernel::current!().signal_pending()
 }
 
 /// Lets the current system call start again from the beginning, unseen by the program: the error to return.
@@ -75,10 +87,9 @@ impl<C: Connection> Adopted<C> {
         let sk = self.socket().as_ptr();
         let mut entry = bindings::wait_queue_entry {
             private: Task::current_raw().cast(),
-            func: Some(bindings::woken_wake_function),
+            func: Some(wake),
             ..Default::default()
         };
-        self.sleepers.fetch_add(1, Full);
         // SAFETY: the entry lives on this stack until it is removed below; the socket's queue is there for as long as a
         // system call on it runs.
         let queue = unsafe {
@@ -103,39 +114,37 @@ impl<C: Connection> Adopted<C> {
         };
         // SAFETY: added above, to the same queue.
         unsafe { bindings::remove_wait_queue(queue, &mut entry) };
-        self.sleepers.fetch_sub(1, Full);
         woken
     }
 
     /// Wakes everybody who sleeps on the socket, in our methods or in TCP's. Process or softirq context.
     pub fn wake_all(&self) {
         let _rcu = kernel::sync::rcu::read_lock();
-        if self.socket().has_descriptor() {
-            // SAFETY: alive; the queue is protected by RCU.
-            unsafe { bindings::sk_wake(self.socket().as_ptr()) };
+        // SAFETY: alive; the queue is protected by RCU, and there is none once the last descriptor is closed.
+        unsafe {
+            let queue = bindings::sk_wq(self.socket().as_ptr());
+            if !queue.is_null() {
+                bindings::wake_socket_wq(queue);
+            }
         }
     }
 
-    /// Returns how many tasks sleep in [`Self::wait`] now.
-    pub fn sleepers(&self) -> i32 {
-        self.sleepers.load(Relaxed)
-    }
 }
 
 impl Socket {
-    /// Returns how many sleepers of the kind that TCP's methods and ours are (`woken_wake_function`) are on the queue.
-    /// Any context.
+    /// Returns how many tasks sleep in methods of TCP (`woken_wake_function`). Any context.
     pub(crate) fn count_woken_waiters(&self) -> i32 {
         let _rcu = kernel::sync::rcu::read_lock();
-        if !self.has_descriptor() {
+        // SAFETY: alive; RCU protects the queue, and there is none without a descriptor.
+        let queue = unsafe { bindings::sk_wq(self.as_ptr()) };
+        if queue.is_null() {
             return 0;
         }
         let mut found = 0;
         let woken: bindings::wait_queue_func_t = Some(bindings::woken_wake_function);
-        // SAFETY: alive, with a descriptor, so that there is a queue, which RCU protects. Its entries stay while its lock
-        // is held.
+        // SAFETY: see above. The queue's entries stay while its lock is held.
         unsafe {
-            let queue = bindings::sk_sleep(self.as_ptr());
+            let queue = core::ptr::addr_of_mut!((*queue).wait);
             let flags = bindings::wait_queue_lock(queue);
             let head = core::ptr::addr_of_mut!((*queue).head);
             let mut next = (*head).next;

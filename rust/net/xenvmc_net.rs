@@ -51,6 +51,7 @@ pub use grace::{
     synchronize, //
 };
 pub use lookup::find_established;
+pub use methods::calls_inside;
 pub use message::{
     Flags,
     Message, //
@@ -68,6 +69,7 @@ pub use tracepoint::{
 };
 pub use wait::{
     interrupted,
+    is_interrupted,
     is_wanted_elsewhere,
     relax,
     restart,

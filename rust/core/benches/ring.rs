@@ -144,19 +144,20 @@ fn wait(spin: &mut Spin, mut ready: impl FnMut() -> bool, mut arm: impl FnMut() 
         let begin = Instant::now();
         loop {
             if ready() {
-                spin.handle_hit(begin.elapsed().as_nanos() as u32, SPIN_CAP_NS);
+                spin.handle_hit(SPIN_CAP_NS);
                 return;
             }
             if begin.elapsed().as_nanos() >= u128::from(budget) {
-                spin.handle_miss(SPIN_CAP_NS);
                 break;
             }
             hint::spin_loop();
         }
     }
+    let begin = Instant::now();
     while arm() && !ready() {
         thread::park_timeout(Duration::from_secs(1));
     }
+    spin.handle_sleep(begin.elapsed().as_nanos() as u32, SPIN_CAP_NS);
 }
 
 /// Reads `total` bytes in pieces of `size`.

@@ -95,6 +95,11 @@ impl Inbound {
         self.consumer.cons()
     }
 
+    /// Bytes of the peer's that [`Self::look`] has seen, taken or not.
+    pub const fn seen(&self) -> u32 {
+        self.consumer.seen()
+    }
+
     /// Finds out what the next bytes are, entering segments as far as they are exhausted.
     ///
     /// `pages` is the number of the peer's arena pages that are mapped. `copied_seq` is the next

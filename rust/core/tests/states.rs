@@ -222,36 +222,32 @@ fn upgrade_is_due_by_calls_or_bytes() {
     assert!(Upgrade::new().is_due(at_once));
 }
 
-/// Hits keep the budget at about twice what is needed, and under the cap.
+/// What comes soon, or soon after a short sleep, is waited for with the whole cap.
 #[test]
-fn spinning_learns_from_hits() {
+fn spinning_goes_on_while_waits_are_short() {
     let mut spin = Spin::new();
     for _ in 0..100 {
-        let budget = spin.budget(1000, false);
-        assert!((1..=1000).contains(&budget));
-        spin.handle_hit(200, 1000);
+        assert_eq!(spin.budget(1000, false), 1000);
+        spin.handle_hit(1000);
+        spin.handle_sleep(10_000, 1000);
     }
-    assert!((300..=500).contains(&spin.budget(1000, false)));
-    for _ in 0..100 {
-        spin.handle_hit(900, 1000);
-    }
-    assert_eq!(spin.budget(1000, false), 1000);
 }
 
-/// Misses stop it, but for a short look at every eighth sleep; a hit there brings it back.
+/// Long sleeps stop it; one short sleep brings half of it back, one hit all.
 #[test]
 fn spinning_stops_when_it_does_not_help() {
     let mut spin = Spin::default();
-    for _ in 0..100 {
-        if spin.budget(1000, false) > 0 {
-            spin.handle_miss(1000);
-        }
+    let mut looks = Vec::new();
+    for _ in 0..16 {
+        looks.push(spin.budget(1000, false));
+        spin.handle_sleep(10_001, 1000);
     }
-    let looks: Vec<_> = (0..16).map(|_| spin.budget(1000, false)).collect();
-    assert_eq!(looks.iter().filter(|&&look| look > 0).count(), 2);
-    assert!(looks.iter().all(|&look| look <= 125));
-    spin.handle_hit(100, 1000);
-    assert!(spin.budget(1000, false) > 0);
+    assert_eq!(looks[..5], [1000, 500, 250, 125, 0]);
+    assert_eq!(spin.budget(1000, false), 0);
+    spin.handle_sleep(10_000, 1000);
+    assert_eq!(spin.budget(1000, false), 500);
+    spin.handle_hit(1000);
+    assert_eq!(spin.budget(1000, false), 1000);
 }
 
 /// Off is off, and no cap is too small or too large.
@@ -262,8 +258,8 @@ fn spinning_can_be_turned_off() {
         for waited in [0, 1, cap, u32::MAX] {
             assert!(spin.budget(cap, false) <= cap);
             assert_eq!(spin.budget(cap, true), 0);
-            spin.handle_hit(waited, cap);
-            spin.handle_miss(cap);
+            spin.handle_hit(cap);
+            spin.handle_sleep(waited, cap);
         }
     }
     assert_eq!(Spin::new().budget(0, false), 0);
