@@ -72,6 +72,7 @@ fn main() {
             continue;
         };
         let id = order.id;
+        table().threads.insert(id, 0);
         let started = thread::Builder::new()
             .stack_size(STACK)
             .spawn(move || carry_out(&order));
@@ -201,8 +202,8 @@ fn obey(order: &Order) -> Result<Answer, String> {
         "state" => state(order),
         "asleep" => asleep(order),
         "interrupt" => {
-            let thread = thread_of(order)?;
-            Ok(outcome(sys::interrupt(thread)))
+            // Whoever has ended needs no signal.
+            Ok(outcome(thread_of(order)?.map_or(Ok(()), sys::interrupt)))
         }
         "signals" => {
             if let Some(restart) = order.find::<u8>("restart") {
@@ -266,16 +267,12 @@ fn state(order: &Order) -> Result<Answer, String> {
         .fold(Answer::default(), add))
 }
 
-fn thread_of(order: &Order) -> Result<i32, String> {
-    let id: u64 = order.get("order")?;
-    table()
-        .threads
-        .get(&id)
-        .copied()
-        .ok_or_else(|| format!("order {id} is not being carried out"))
+/// The thread that carries out an order: none when that is over, 0 when it has not begun.
+fn thread_of(order: &Order) -> Result<Option<i32>, String> {
+    Ok(table().threads.get(&order.get("order")?).copied())
 }
 
-/// Waits until the thread that carries out an order sleeps in a socket call or in a poll.
+/// Waits until the thread that carries out an order sleeps in a socket call or in a poll, or has ended.
 fn asleep(order: &Order) -> Result<Answer, String> {
     let wanted = [
         libc::SYS_read,
@@ -293,19 +290,18 @@ fn asleep(order: &Order) -> Result<Answer, String> {
         libc::SYS_epoll_wait,
         libc::SYS_accept,
     ];
-    loop {
-        // An order that was given just before may not have its thread yet.
-        if let Ok(thread) = thread_of(order) {
-            let text =
-                fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).unwrap_or_default();
-            let number = text
-                .split_whitespace()
-                .next()
-                .and_then(|word| word.parse().ok());
-            if number.is_some_and(|number: i64| wanted.contains(&number)) {
-                return Ok(Answer::default());
-            }
+    while let Some(thread) = thread_of(order)? {
+        // It is "running" while it does, and the number of the call while it sleeps.
+        let text =
+            fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).unwrap_or_default();
+        let number = text
+            .split_whitespace()
+            .next()
+            .and_then(|word| word.parse().ok());
+        if number.is_some_and(|number: i64| wanted.contains(&number)) {
+            return Ok(Answer::default());
         }
         thread::sleep(LOOK_PERIOD);
     }
+    Ok(Answer::default().with("over", 1))
 }

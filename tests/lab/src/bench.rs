@@ -335,7 +335,10 @@ impl Bench {
     pub(crate) fn count_on_ring(&self) -> Result<usize> {
         let mut count = 0;
         for guest in GUESTS {
-            count += self.report(guest, "connections")?.matches(" sends_to=ring ").count();
+            count += self
+                .report(guest, "connections")?
+                .matches(" sends_to=ring ")
+                .count();
         }
         Ok(count)
     }

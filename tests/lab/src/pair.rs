@@ -105,19 +105,31 @@ impl Pair {
             running.push(end.start(&format!("recv bytes={bytes} max=5000"))?);
             running.push(end.start(&format!("send bytes={bytes} max=5000"))?);
         }
-        running.into_iter().try_for_each(|pending| pending.wait()?.exactly(bytes).map(drop))
+        running
+            .into_iter()
+            .try_for_each(|pending| pending.wait()?.exactly(bytes).map(drop))
     }
 
     /// As [`Pair::finish`], for all at once.
     pub(crate) fn finish_all(pairs: &[Self]) -> Result<()> {
         let ends = || pairs.iter().flat_map(|pair| [&pair.a, &pair.b]);
-        let start = |order: &str| ends().map(|end| end.start(order)).collect::<Result<Vec<_>>>();
+        let start = |order: &str| {
+            ends()
+                .map(|end| end.start(order))
+                .collect::<Result<Vec<_>>>()
+        };
         let shutdowns = start("shutdown how=write")?;
-        shutdowns.into_iter().try_for_each(|pending| pending.wait()?.clean().map(drop))?;
+        shutdowns
+            .into_iter()
+            .try_for_each(|pending| pending.wait()?.clean().map(drop))?;
         let receivers = start("recv")?;
-        receivers.into_iter().try_for_each(|pending| pending.wait()?.ended(0).map(drop))?;
+        receivers
+            .into_iter()
+            .try_for_each(|pending| pending.wait()?.ended(0).map(drop))?;
         let closes = start("close")?;
-        closes.into_iter().try_for_each(|pending| pending.wait()?.clean().map(drop))
+        closes
+            .into_iter()
+            .try_for_each(|pending| pending.wait()?.clean().map(drop))
     }
 
     /// Ends it in order, one end after the other, and checks that nothing was left on the way.

@@ -221,7 +221,7 @@ impl Peer {
             peer: self.clone(),
             handle,
             local: answer.number("local"),
-            }
+        }
     }
 
     /// How many SIGUSR1 and SIGPIPE the process got; with `restart`, says whether they restart calls.
@@ -305,12 +305,24 @@ impl Pending {
         !self.peer.shared.lock().answers.contains_key(&self.id)
     }
 
-    /// Waits until the call sleeps.
+    /// Waits until the call sleeps; fails if it ends instead.
     pub(crate) fn wait_asleep(&self) -> Result<()> {
-        self.peer
+        ensure!(
+            self.sleeps()?,
+            "{}: {} did not sleep",
+            self.peer.machine,
+            self.what
+        );
+        Ok(())
+    }
+
+    /// Waits until the call sleeps or the order is carried out; returns whether it sleeps.
+    pub(crate) fn sleeps(&self) -> Result<bool> {
+        let answer = self
+            .peer
             .order(&format!("asleep order={}", self.id))?
-            .wait()
-            .map(drop)
+            .wait()?;
+        Ok(answer.number("over") == 0)
     }
 
     /// Sends SIGUSR1 to the thread that makes the call.

@@ -152,7 +152,11 @@ impl Suite {
         let logs = bench.take_logs();
         let problems = logs.problems();
         let first = &problems[..problems.len().min(PROBLEMS_SHOWN)];
-        let report = format!("the logs report {} lines:\n{}", problems.len(), first.join("\n"));
+        let report = format!(
+            "the logs report {} lines:\n{}",
+            problems.len(),
+            first.join("\n")
+        );
         let result = match (result, problems.is_empty()) {
             (result, true) => result,
             (Ok(()), false) => Err(anyhow!(report)),

@@ -81,7 +81,10 @@ pub(super) fn arena_exhausted(bench: &Bench) -> Result<()> {
         Pair::all_both_ways(&pairs, 50_000)?;
     }
     let accelerated = bench.count_on_ring()?;
-    ensure!((1..2 * TOO_MANY).contains(&accelerated), "{accelerated} directions are on the ring");
+    ensure!(
+        (1..2 * TOO_MANY).contains(&accelerated),
+        "{accelerated} directions are on the ring"
+    );
     let counts = [
         bench.declines(GUEST1, "arena-exhausted")?,
         bench.declines(GUEST2, "arena-exhausted")?,

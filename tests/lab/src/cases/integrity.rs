@@ -91,7 +91,11 @@ pub(super) fn many_connections(bench: &Bench) -> Result<()> {
     let pairs = bench.plain_pairs(MANY)?;
     let mut rounds = 0;
     while bench.count_on_ring()? < 2 * MANY {
-        ensure!(rounds < ROUNDS, "{} directions of {MANY} connections are on the ring", bench.count_on_ring()?);
+        ensure!(
+            rounds < ROUNDS,
+            "{} directions of {MANY} connections are on the ring",
+            bench.count_on_ring()?
+        );
         Pair::all_both_ways(&pairs, BYTES_OF_EACH)?;
         rounds += 1;
     }
@@ -99,11 +103,17 @@ pub(super) fn many_connections(bench: &Bench) -> Result<()> {
     Pair::all_both_ways(&pairs, BYTES_OF_EACH)?;
     for (guest, before) in GUESTS.into_iter().zip(before) {
         let moved = bench.counter(guest, "tx_bytes")? - before?;
-        ensure!(moved == MANY as u64 * BYTES_OF_EACH, "{guest} sent {moved} bytes through rings");
+        ensure!(
+            moved == MANY as u64 * BYTES_OF_EACH,
+            "{guest} sent {moved} bytes through rings"
+        );
     }
     Pair::finish_all(&pairs)?;
     for (guest, before) in GUESTS.into_iter().zip(resets) {
-        ensure!(bench.counter(guest, "connections_reset")? == before?, "connections were reset");
+        ensure!(
+            bench.counter(guest, "connections_reset")? == before?,
+            "connections were reset"
+        );
     }
     Ok(())
 }
