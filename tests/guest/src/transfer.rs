@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sending and receiving parts of a stream, in all the ways in which programs do it.
+
+use std::{
+    os::fd::RawFd,
+    sync::atomic::{
+        AtomicBool,
+        AtomicU64,
+        Ordering::Relaxed, //
+    },
+};
+
+use crate::{
+    order::{Answer, Order},
+    stream::{self, Random},
+    sys::{self, Errno},
+};
+
+/// Largest piece of a vector.
+const PIECE: usize = 1500;
+
+/// A direction of a connection, as this end sees it.
+pub(crate) struct Direction {
+    /// Which bytes travel.
+    pub(crate) seed: AtomicU64,
+    /// How many have, so far.
+    pub(crate) at: AtomicU64,
+    /// It is to end soon.
+    pub(crate) stop: AtomicBool,
+}
+
+impl Direction {
+    /// One that has not begun.
+    pub(crate) fn new() -> Self {
+        Self {
+            seed: AtomicU64::new(0),
+            at: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        }
+    }
+}
+
+/// How a transfer waits.
+enum Wait {
+    /// Inside the call.
+    Block,
+    /// Not at all: it ends with `EAGAIN`.
+    Never,
+    /// In poll.
+    Poll(i16),
+    /// In select.
+    Select,
+    /// In epoll; `short`: after a short count as well, without trying again first.
+    Epoll { instance: RawFd, short: bool },
+}
+
+impl Wait {
+    fn new(order: &Order, fd: RawFd, is_send: bool) -> Result<Self, String> {
+        let (poll, epoll) = if is_send {
+            (libc::POLLOUT, libc::EPOLLOUT)
+        } else {
+            (libc::POLLIN, libc::EPOLLIN)
+        };
+        let level = epoll as u32;
+        let edge = level | libc::EPOLLET as u32;
+        let instance = |events| sys::epoll(fd, events).map_err(sys::name);
+        let mode: String = order.find("mode").unwrap_or_else(|| "block".into());
+        let wait = match mode.as_str() {
+            "block" => Self::Block,
+            "never" => Self::Never,
+            "poll" => Self::Poll(poll),
+            "select" => Self::Select,
+            "epoll" => Self::Epoll {
+                instance: instance(level)?,
+                short: false,
+            },
+            "edge" => Self::Epoll {
+                instance: instance(edge)?,
+                short: false,
+            },
+            "edge-short" => Self::Epoll {
+                instance: instance(edge)?,
+                short: true,
+            },
+            other => return Err(format!("no mode {other}")),
+        };
+        sys::set_nonblocking(fd, !matches!(wait, Self::Block)).map_err(sys::name)?;
+        Ok(wait)
+    }
+
+    /// Waits until a call is worth another try; false: never.
+    fn wait(&self, fd: RawFd) -> Result<bool, Errno> {
+        match self {
+            Self::Block | Self::Never => return Ok(false),
+            Self::Poll(events) => drop(sys::poll(fd, *events, -1)?),
+            Self::Select => sys::select(fd, false)?,
+            Self::Epoll { instance, .. } => drop(sys::epoll_wait(*instance)?),
+        }
+        Ok(true)
+    }
+
+    fn is_over_after(&self, count: usize, wanted: usize) -> bool {
+        matches!(self, Self::Epoll { short: true, .. }) && count < wanted
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if let Self::Epoll { instance, .. } = self {
+            let _ = sys::close(*instance);
+        }
+    }
+}
+
+/// Descriptors that some calls need besides the socket.
+struct Helpers {
+    file: RawFd,
+    pipe: [RawFd; 2],
+}
+
+impl Helpers {
+    fn new() -> Result<Self, String> {
+        let file = sys::memory_file().map_err(sys::name)?;
+        let pipe = sys::pipe().map_err(sys::name)?;
+        Ok(Self { file, pipe })
+    }
+}
+
+impl Drop for Helpers {
+    fn drop(&mut self) {
+        for fd in [self.file, self.pipe[0], self.pipe[1]] {
+            let _ = sys::close(fd);
+        }
+    }
+}
+
+/// The call of which `method` is the name, or any.
+fn choose<'a>(method: &'a str, all: &[&'a str], random: &mut Random) -> &'a str {
+    if method == "any" {
+        all[random.below(all.len() as u64) as usize]
+    } else {
+        method
+    }
+}
+
+/// What an order asks of either transfer.
+struct Plan {
+    total: u64,
+    max: usize,
+    method: String,
+    fixed: bool,
+    once: bool,
+    random: Random,
+}
+
+impl Plan {
+    fn new(order: &Order, seed: u64) -> Self {
+        Self {
+            total: order.find("bytes").unwrap_or(u64::MAX),
+            max: order.find("max").unwrap_or(65536),
+            method: order.find("method").unwrap_or_else(|| "send".into()),
+            fixed: order.find::<u8>("fixed").is_some(),
+            once: order.find::<u8>("once").is_some(),
+            random: Random::new(seed ^ order.id),
+        }
+    }
+
+    fn size(&mut self, done: u64) -> usize {
+        let size = if self.fixed {
+            self.max
+        } else {
+            self.random.size(self.max)
+        };
+        usize::try_from(self.total - done).map_or(size, |left| size.min(left))
+    }
+}
+
+/// Carries out `send`: sends part of the stream until so many bytes are sent, or the direction is to
+/// stop, or an error comes.
+pub(crate) fn send(fd: RawFd, direction: &Direction, order: &Order) -> Result<Answer, String> {
+    let seed = direction.seed.load(Relaxed);
+    let wait = Wait::new(order, fd, true)?;
+    let (helpers, mut plan) = (Helpers::new()?, Plan::new(order, seed));
+    let mut buffer = vec![0; plan.max];
+    let (mut done, mut calls, mut error) = (0, 0u64, None);
+    while done < plan.total && !direction.stop.load(Relaxed) {
+        let size = plan.size(done);
+        let at = direction.at.load(Relaxed);
+        let bytes = &mut buffer[..size];
+        stream::fill(seed, at, bytes);
+        let piece = plan.random.size(PIECE);
+        let all = ["write", "send", "writev", "sendmsg", "sendfile"];
+        let result = match choose(&plan.method, &all, &mut plan.random) {
+            "write" => sys::write(fd, bytes),
+            "send" => sys::send(fd, bytes, 0),
+            "writev" => sys::writev(fd, bytes, piece),
+            "sendmsg" => sys::sendmsg(fd, bytes, piece, 0),
+            "sendfile" => sys::set_content(helpers.file, bytes)
+                .and_then(|()| sys::sendfile(fd, helpers.file, size)),
+            "splice" => {
+                let some = &bytes[..size.min(4096)];
+                let filled = sys::write(helpers.pipe[1], some);
+                filled.and_then(|count| splice_all(helpers.pipe[0], fd, count, &wait))
+            }
+            other => return Err(format!("no way to send: {other}")),
+        };
+        calls += 1;
+        match result {
+            Ok(count) => {
+                done += count as u64;
+                direction.at.fetch_add(count as u64, Relaxed);
+                if plan.once {
+                    break;
+                }
+                if !wait.is_over_after(count, size) {
+                    continue;
+                }
+            }
+            Err(libc::EAGAIN) if !matches!(wait, Wait::Block | Wait::Never) => {}
+            Err(errno) => {
+                error = Some(errno);
+                break;
+            }
+        }
+        let waited = if matches!(wait, Wait::Select) {
+            sys::select(fd, true).map(|()| true)
+        } else {
+            wait.wait(fd)
+        };
+        match waited {
+            Ok(_) => {}
+            Err(errno) => {
+                error = Some(errno);
+                break;
+            }
+        }
+    }
+    Ok(answer(done, calls, error))
+}
+
+/// Moves all that is in a pipe to a socket.
+fn splice_all(pipe: RawFd, fd: RawFd, count: usize, wait: &Wait) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < count {
+        match sys::splice(pipe, fd, count - done, 0) {
+            Ok(moved) => done += moved,
+            Err(libc::EAGAIN) if matches!(wait, Wait::Poll(_)) => drop(wait.wait(fd)?),
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
+}
+
+/// Carries out `recv`: receives and checks part of the stream until so many bytes have come, or the
+/// stream is at its end, or an error comes.
+pub(crate) fn recv(fd: RawFd, direction: &Direction, order: &Order) -> Result<Answer, String> {
+    let seed = direction.seed.load(Relaxed);
+    let wait = Wait::new(order, fd, false)?;
+    let (helpers, mut plan) = (Helpers::new()?, Plan::new(order, seed));
+    let mut buffer = vec![0; plan.max];
+    let (mut done, mut calls, mut error, mut is_at_end) = (0, 0u64, None, false);
+    while done < plan.total {
+        let size = plan.size(done);
+        let at = direction.at.load(Relaxed);
+        let bytes = &mut buffer[..size];
+        let piece = plan.random.size(PIECE);
+        let all = ["read", "recv", "readv", "recvmsg", "peek", "splice"];
+        let result = match choose(&plan.method, &all, &mut plan.random) {
+            "read" => sys::read(fd, bytes),
+            "recv" | "send" => sys::recv(fd, bytes, 0),
+            "readv" => sys::readv(fd, bytes, piece),
+            "recvmsg" => sys::recvmsg(fd, bytes, piece, 0),
+            "waitall" => match sys::recv(fd, bytes, libc::MSG_WAITALL) {
+                Ok(count) if count < size && count > 0 => {
+                    // Less than all is right at the end only.
+                    stream_ends(fd, direction, at, &bytes[..count], seed)?;
+                    Ok(count)
+                }
+                result => result,
+            },
+            "peek" => match sys::recv(fd, bytes, libc::MSG_PEEK) {
+                Ok(count) if count > 0 => {
+                    check(seed, at, &bytes[..count], "peeked")?;
+                    bytes.fill(0xa5);
+                    match sys::recv(fd, &mut bytes[..count], 0) {
+                        Ok(again) if again != count => {
+                            return Err(format!("{count} bytes peeked at {at}, {again} received"));
+                        }
+                        result => result,
+                    }
+                }
+                result => result,
+            },
+            "splice" => sys::splice(fd, helpers.pipe[1], size.min(4096), 0).and_then(|count| {
+                if count == 0 {
+                    Ok(0)
+                } else {
+                    sys::read(helpers.pipe[0], &mut bytes[..count])
+                }
+            }),
+            other => return Err(format!("no way to receive: {other}")),
+        };
+        calls += 1;
+        match result {
+            Ok(0) => {
+                is_at_end = true;
+                break;
+            }
+            Ok(count) => {
+                check(seed, at, &bytes[..count], "received")?;
+                done += count as u64;
+                direction.at.fetch_add(count as u64, Relaxed);
+                if plan.once {
+                    break;
+                }
+                if !wait.is_over_after(count, size) || done >= plan.total {
+                    continue;
+                }
+            }
+            Err(libc::EAGAIN) if !matches!(wait, Wait::Block | Wait::Never) => {}
+            Err(errno) => {
+                error = Some(errno);
+                break;
+            }
+        }
+        match wait.wait(fd) {
+            Ok(_) => {}
+            Err(errno) => {
+                error = Some(errno);
+                break;
+            }
+        }
+    }
+    Ok(answer(done, calls, error).with("end", u8::from(is_at_end)))
+}
+
+/// Fails unless the stream ends behind `bytes`, which were received at `at`.
+fn stream_ends(fd: RawFd, _: &Direction, at: u64, bytes: &[u8], seed: u64) -> Result<(), String> {
+    check(seed, at, bytes, "received")?;
+    match sys::recv(fd, &mut [0], libc::MSG_PEEK | libc::MSG_DONTWAIT) {
+        Ok(0) => Ok(()),
+        other => Err(format!(
+            "MSG_WAITALL returned {} bytes at {at}, and then: {other:?}",
+            bytes.len()
+        )),
+    }
+}
+
+/// Fails unless `bytes` are what the stream has at `at`.
+fn check(seed: u64, at: u64, bytes: &[u8], how: &str) -> Result<(), String> {
+    let Some(bad) = stream::first_difference(seed, at, bytes) else {
+        return Ok(());
+    };
+    let index = (bad - at) as usize;
+    let got = &bytes[index..bytes.len().min(index + 16)];
+    // Where in the stream those bytes belong tells lost ones from doubled ones.
+    let window = bad.saturating_sub(1 << 20)..bad + (1 << 20);
+    let mut around = vec![0; (window.end - window.start) as usize];
+    stream::fill(seed, window.start, &mut around);
+    let belongs = around
+        .windows(got.len())
+        .position(|part| part == got && got.len() >= 4);
+    let belongs = belongs.map_or("nowhere near".into(), |at| {
+        format!("at {}", window.start + at as u64)
+    });
+    Err(format!(
+        "wrong bytes: {} {how} at {at}, first wrong one at {bad}, {got:02x?}, which belong {belongs}",
+        bytes.len()
+    ))
+}
+
+fn answer(bytes: u64, calls: u64, error: Option<Errno>) -> Answer {
+    let answer = Answer::default().with("bytes", bytes).with("calls", calls);
+    match error {
+        Some(errno) => answer.with("error", sys::name(errno)),
+        None => answer,
+    }
+}

@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a test works with: a lab, its modules, and what they report.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use lab_driver::{Lab, Machine, Output};
+
+use crate::{
+    logs::Logs,
+    pair::Pair,
+    peer::{PROGRAM, Peer},
+};
+
+/// The first guest, which connects.
+pub(crate) const GUEST1: Machine = Machine::Guest(1);
+
+/// The second guest, which accepts.
+pub(crate) const GUEST2: Machine = Machine::Guest(2);
+
+/// Both.
+pub(crate) const GUESTS: [Machine; 2] = [GUEST1, GUEST2];
+
+/// Where the modules show what they do.
+const REPORTS: &str = "/sys/kernel/debug/xenvmc";
+
+/// Time in which what must come has come.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time for small commands.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often we look.
+const LOOK_PERIOD: Duration = Duration::from_millis(200);
+
+/// The first port that tests listen on.
+const FIRST_PORT: u16 = 20000;
+
+/// A lab, for one test after the other.
+pub(crate) struct Bench {
+    lab: Arc<Lab>,
+    /// The modules may not be loaded as usual.
+    dirty: Cell<bool>,
+    /// The lab is of no use any more.
+    spent: Cell<bool>,
+    next_port: Cell<u16>,
+    peers: RefCell<BTreeMap<Machine, Arc<Peer>>>,
+    logs: RefCell<Logs>,
+}
+
+impl Bench {
+    /// Prepares a lab that is up.
+    pub(crate) fn new(lab: Lab, program: &Path) -> Result<Self> {
+        for guest in GUESTS {
+            lab.push(program, guest, PROGRAM)?;
+        }
+        Ok(Self {
+            lab: Arc::new(lab),
+            dirty: Cell::new(true),
+            spent: Cell::new(false),
+            next_port: Cell::new(FIRST_PORT),
+            peers: RefCell::default(),
+            logs: RefCell::default(),
+        })
+    }
+
+    /// The lab.
+    pub(crate) fn lab(&self) -> &Arc<Lab> {
+        &self.lab
+    }
+
+    /// Ends the lab.
+    pub(crate) fn down(self) -> Result<()> {
+        self.peers.borrow_mut().clear();
+        Lab::down_by_name(self.lab.name()).map(drop)
+    }
+
+    /// Loads the modules as usual, unless that is how they are.
+    pub(crate) fn reset(&self) -> Result<()> {
+        self.peers.borrow_mut().clear();
+        if self.dirty.replace(false) {
+            self.unload_all()?;
+            self.load_backend()?;
+            for guest in GUESTS {
+                self.load(guest, "")?;
+            }
+            self.dirty.set(false);
+        }
+        self.wait_peers()
+    }
+
+    /// What is so after each test: all connections are over.
+    pub(crate) fn after(&self) -> Result<()> {
+        self.peers.borrow_mut().clear();
+        if self.is_spent() {
+            Ok(())
+        } else {
+            self.wait_no_connections()
+        }
+    }
+
+    /// The next test needs another lab.
+    pub(crate) fn set_spent(&self) {
+        self.spent.set(true);
+    }
+
+    /// Whether the next test needs another lab.
+    pub(crate) fn is_spent(&self) -> bool {
+        self.spent.get()
+    }
+
+    /// The next test finds the modules loaded anew.
+    pub(crate) fn set_dirty(&self) {
+        self.dirty.set(true);
+    }
+
+    /// Runs a shell's command line that shall succeed; returns what it prints.
+    pub(crate) fn shell(&self, machine: Machine, line: &str) -> Result<String> {
+        let output = self.try_shell(machine, line)?.success();
+        Ok(output.with_context(|| format!("{machine}: {line}"))?.text())
+    }
+
+    /// Runs a shell's command line.
+    pub(crate) fn try_shell(&self, machine: Machine, line: &str) -> Result<Output> {
+        self.lab
+            .command(machine, &["/bin/sh", "-c", line])
+            .timeout(COMMAND_TIMEOUT)
+            .run()
+    }
+
+    /// The process that makes a guest's socket calls; it ends with the test.
+    pub(crate) fn peer(&self, guest: Machine) -> Result<Arc<Peer>> {
+        if let Some(peer) = self.peers.borrow().get(&guest) {
+            return Ok(peer.clone());
+        }
+        let peer = self.another_peer(guest)?;
+        self.peers.borrow_mut().insert(guest, peer.clone());
+        Ok(peer)
+    }
+
+    /// One more such process.
+    pub(crate) fn another_peer(&self, guest: Machine) -> Result<Arc<Peer>> {
+        Peer::start(&self.lab, guest)
+    }
+
+    /// A port that no test had before.
+    pub(crate) fn port(&self) -> u16 {
+        let port = self.next_port.get();
+        self.next_port.set(port + 1);
+        port
+    }
+
+    /// A new connection, accelerated.
+    pub(crate) fn pair(&self) -> Result<Pair> {
+        let pair = self.plain_pair()?;
+        pair.accelerate()?;
+        Ok(pair)
+    }
+
+    /// A new connection through which nothing has gone.
+    pub(crate) fn plain_pair(&self) -> Result<Pair> {
+        Ok(self.plain_pairs(1)?.remove(0))
+    }
+
+    /// New connections through which nothing has gone.
+    pub(crate) fn plain_pairs(&self, count: usize) -> Result<Vec<Pair>> {
+        self.pairs_between(
+            &self.peer(GUEST1)?,
+            &self.peer(GUEST2)?,
+            GUEST2.address().into(),
+            count,
+        )
+    }
+
+    /// New connections between two processes, to an address of the second one's guest.
+    pub(crate) fn pairs_between(
+        &self,
+        from: &Arc<Peer>,
+        to: &Arc<Peer>,
+        address: IpAddr,
+        count: usize,
+    ) -> Result<Vec<Pair>> {
+        let address = SocketAddr::new(address, self.port());
+        let listener = to.listen(address)?;
+        let pair = |index| {
+            let (a, b) = (from.connect(address)?, listener.accept()?);
+            Pair::new(a, b, (u64::from(address.port()) << 32) | index as u64)
+        };
+        let pairs = (0..count).map(pair).collect();
+        listener.close()?;
+        pairs
+    }
+
+    /// Loads the backend.
+    pub(crate) fn load_backend(&self) -> Result<()> {
+        self.dirty.set(true);
+        self.shell(Machine::Dom0, "insmod /lib/xenvmc/xenvmc_backend.ko")
+            .map(drop)
+    }
+
+    /// Removes the backend, if it is there.
+    pub(crate) fn unload_backend(&self) -> Result<()> {
+        self.unload_module(Machine::Dom0, "xenvmc_backend")
+    }
+
+    /// Loads a guest's frontend, with these parameters.
+    pub(crate) fn load(&self, guest: Machine, parameters: &str) -> Result<()> {
+        self.dirty.set(true);
+        self.shell(
+            guest,
+            &format!("insmod /lib/xenvmc/xenvmc_frontend.ko {parameters}"),
+        )
+        .map(drop)
+    }
+
+    /// Removes a guest's frontend, if it is there.
+    pub(crate) fn unload(&self, guest: Machine) -> Result<()> {
+        self.unload_module(guest, "xenvmc_frontend")
+    }
+
+    /// Loads both frontends anew, with these parameters.
+    pub(crate) fn reload(&self, parameters: &str) -> Result<()> {
+        for guest in GUESTS {
+            self.unload(guest)?;
+        }
+        for guest in GUESTS {
+            self.load(guest, parameters)?;
+        }
+        self.wait_peers()
+    }
+
+    /// Removes all modules.
+    pub(crate) fn unload_all(&self) -> Result<()> {
+        for guest in GUESTS {
+            self.unload(guest)?;
+        }
+        self.unload_backend()
+    }
+
+    fn unload_module(&self, machine: Machine, module: &str) -> Result<()> {
+        self.dirty.set(true);
+        let line = format!("[ ! -e /sys/module/{module} ] || rmmod {module}");
+        let output = self.try_shell(machine, &line)?;
+        ensure!(!output.timed_out, "{machine}: rmmod {module} hangs");
+        output
+            .success()
+            .with_context(|| format!("{machine}: rmmod {module}"))
+            .map(drop)
+    }
+
+    /// Waits until both guests see each other.
+    pub(crate) fn wait_peers(&self) -> Result<()> {
+        for (guest, other) in [(GUEST1, GUEST2), (GUEST2, GUEST1)] {
+            self.wait_peer(guest, &other.address().to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a guest sees a peer with this address.
+    pub(crate) fn wait_peer(&self, guest: Machine, address: &str) -> Result<()> {
+        self.wait(&format!("{guest} sees {address}"), || {
+            self.sees(guest, address)
+        })
+    }
+
+    /// Whether a guest sees a peer with this address.
+    pub(crate) fn sees(&self, guest: Machine, address: &str) -> Result<bool> {
+        let report = self.report(guest, "peers")?;
+        let addresses = report
+            .split_whitespace()
+            .filter_map(|word| word.strip_prefix("addresses="));
+        Ok(addresses
+            .flat_map(|list| list.split(','))
+            .any(|other| other == address))
+    }
+
+    /// Waits until something is so.
+    pub(crate) fn wait(&self, what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+        let start = Instant::now();
+        while !is_so()? {
+            if start.elapsed() > TIMEOUT {
+                bail!("this has not come true in {} s: {what}", TIMEOUT.as_secs());
+            }
+            thread::sleep(LOOK_PERIOD);
+        }
+        Ok(())
+    }
+
+    /// One of the files in which the modules report; empty if it is not there.
+    pub(crate) fn report(&self, machine: Machine, file: &str) -> Result<String> {
+        self.shell(machine, &format!("cat {REPORTS}/{file} 2>/dev/null || :"))
+    }
+
+    /// Writes to one of them.
+    pub(crate) fn set(&self, machine: Machine, file: &str, value: &str) -> Result<()> {
+        self.dirty.set(true);
+        self.shell(machine, &format!("echo {value} >{REPORTS}/{file}"))
+            .map(drop)
+    }
+
+    /// A counter.
+    pub(crate) fn counter(&self, machine: Machine, name: &str) -> Result<u64> {
+        let report = self.report(machine, "counters")?;
+        let found = report
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        found.with_context(|| format!("{machine} has no counter {name}"))
+    }
+
+    /// How often a connection of a guest was declined for a reason, by the guest or by its peer.
+    pub(crate) fn declines(&self, guest: Machine, reason: &str) -> Result<[u64; 2]> {
+        let report = self.report(guest, "declines")?;
+        let line = report
+            .lines()
+            .find(|line| line.split_whitespace().nth(1) == Some(reason));
+        let line = line.with_context(|| format!("{guest} has no reason {reason}"))?;
+        let numbers: Vec<u64> = line
+            .split_whitespace()
+            .skip(2)
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        Ok([numbers[0], numbers[1]])
+    }
+
+    /// How many directions of connections are on the ring.
+    pub(crate) fn count_on_ring(&self) -> Result<usize> {
+        let mut count = 0;
+        for guest in GUESTS {
+            count += self
+                .report(guest, "connections")?
+                .matches(" sends_to=ring ")
+                .count();
+        }
+        Ok(count)
+    }
+
+    /// Waits until no guest has a connection any more.
+    pub(crate) fn wait_no_connections(&self) -> Result<()> {
+        self.wait("no connection is left", || {
+            for guest in GUESTS {
+                if !self.report(guest, "connections")?.is_empty() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    /// Xen's number of a guest.
+    pub(crate) fn domid(&self, guest: Machine) -> Result<u32> {
+        Ok(self
+            .shell(Machine::Dom0, &format!("xl domid {guest}"))?
+            .parse()?)
+    }
+
+    /// Lets Xen write something to its log, and returns that.
+    pub(crate) fn debug_key(&self, key: char) -> Result<String> {
+        self.logs.borrow_mut().collect_xen(&self.lab)?;
+        self.shell(Machine::Dom0, &format!("xl debug-keys {key}"))?;
+        self.logs.borrow_mut().collect_xen(&self.lab)
+    }
+
+    /// What all logs have got since the last time.
+    pub(crate) fn take_logs(&self) -> Logs {
+        let mut logs = self.logs.borrow_mut();
+        logs.collect(&self.lab);
+        std::mem::take(&mut logs)
+    }
+
+    /// What a machine's kernel has said since the test began.
+    pub(crate) fn kernel_log(&self, machine: Machine) -> String {
+        let mut logs = self.logs.borrow_mut();
+        logs.collect(&self.lab);
+        logs.of(&machine.to_string()).to_owned()
+    }
+}

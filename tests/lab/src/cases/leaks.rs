@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! After everything was closed and removed, everything is back where it was.
+
+use anyhow::{Result, ensure};
+use lab_driver::Machine;
+
+use crate::{
+    bench::{Bench, GUESTS},
+    pair::Pair,
+};
+
+/// Connections of one generation.
+const CONNECTIONS: usize = 20;
+
+/// Generations.
+const GENERATIONS: usize = 3;
+
+/// Bytes that each moves each way.
+const BYTES: u64 = 300_000;
+
+/// Memory that may be missing in a guest at the end, in KiB: caches of the kernel that grow with use.
+const SLACK_KIB: u64 = 6144;
+
+/// What Xen and the machines hold for the guests' acceleration.
+#[derive(Debug, PartialEq, Eq)]
+struct Holdings {
+    /// Grants of the guests to each other that are mapped.
+    grants: usize,
+    /// Event channels between the guests.
+    channels: usize,
+}
+
+/// Returns the entries of Xen's report that are between two guests. `domain` finds the line that says
+/// whose the entries behind it are; `peer` finds the domain at the other end.
+fn entries(
+    report: &str,
+    domids: &[u32],
+    domain: impl Fn(&str) -> Option<u32>,
+    peer: impl Fn(&str) -> Option<u32>,
+) -> usize {
+    let (mut current, mut count) = (None, 0);
+    for line in report
+        .lines()
+        .map(|line| line.trim_start_matches("(XEN)").trim())
+    {
+        if let Some(domid) = domain(line) {
+            current = Some(domid);
+        } else if current.is_some_and(|domid| domids.contains(&domid)) {
+            count += usize::from(peer(line).is_some_and(|domid| domids.contains(&domid)));
+        }
+    }
+    count
+}
+
+fn number_after(line: &str, sign: &str) -> Option<u32> {
+    let rest = line.split_once(sign)?.1.trim_start();
+    rest.split(|c: char| !c.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
+}
+
+fn holdings(bench: &Bench) -> Result<Holdings> {
+    let domids = [bench.domid(GUESTS[0])?, bench.domid(GUESTS[1])?];
+    let grants = bench.debug_key('g')?;
+    ensure!(
+        grants.contains("grant-table for"),
+        "Xen does not show its grants: {grants}"
+    );
+    let granter = |line: &str| number_after(line, "grant-table for remote d");
+    // "[ref] domid frame pin …"
+    let grantee = |line: &str| {
+        line.starts_with('[').then(|| {
+            line.split_once(']')?
+                .1
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        })?
+    };
+    let channels = bench.debug_key('e')?;
+    ensure!(
+        channels.contains("vent channel"),
+        "Xen does not show its event channels: {channels}"
+    );
+    let owner = |line: &str| {
+        line.contains("vent channel")
+            .then(|| number_after(line, "omain ").or(number_after(line, " d")))?
+    };
+    // "port [pending/masked/…]: s=3 … d=domid …"; unbound ones have d= as well.
+    let remote = |line: &str| line.contains("s=").then(|| number_after(line, " d="))?;
+    Ok(Holdings {
+        grants: entries(&grants, &domids, granter, grantee),
+        channels: entries(&channels, &domids, owner, remote),
+    })
+}
+
+/// Memory in KiB that a machine can give to programs.
+fn free_memory(bench: &Bench, machine: Machine) -> Result<u64> {
+    let line =
+        "sync; echo 3 >/proc/sys/vm/drop_caches; awk '/^MemAvailable/ { print $2 }' /proc/meminfo";
+    Ok(bench.shell(machine, line)?.parse()?)
+}
+
+fn generation(bench: &Bench) -> Result<()> {
+    let pairs = bench.plain_pairs(CONNECTIONS)?;
+    for pair in &pairs {
+        pair.accelerate()?;
+        pair.both_ways(BYTES, "", "")?;
+    }
+    pairs.iter().try_for_each(Pair::finish)
+}
+
+pub(super) fn nothing_is_left(bench: &Bench) -> Result<()> {
+    let nothing = Holdings {
+        grants: 0,
+        channels: 0,
+    };
+    bench.unload_all()?;
+    ensure!(
+        holdings(bench)? == nothing,
+        "before: {:?}",
+        holdings(bench)?
+    );
+
+    bench.load_backend()?;
+    GUESTS.iter().try_for_each(|guest| bench.load(*guest, ""))?;
+    bench.wait_peers()?;
+    generation(bench)?;
+    let used = holdings(bench)?;
+    ensure!(
+        used.grants > 0 && used.channels > 0,
+        "Xen's report is misunderstood: {used:?} in use"
+    );
+    bench.unload_all()?;
+    let before = GUESTS.map(|guest| free_memory(bench, guest));
+
+    bench.load_backend()?;
+    GUESTS.iter().try_for_each(|guest| bench.load(*guest, ""))?;
+    bench.wait_peers()?;
+    for _ in 0..GENERATIONS {
+        generation(bench)?;
+    }
+    bench.wait_no_connections()?;
+    for guest in GUESTS {
+        let references = bench.shell(guest, "cat /sys/module/xenvmc_frontend/refcnt")?;
+        ensure!(
+            references == "0",
+            "{guest}: {references} references to the module"
+        );
+    }
+    // More connections one after the other need no more than those before them.
+    let again = holdings(bench)?;
+    ensure!(
+        again.channels <= used.channels,
+        "{again:?} instead of {used:?}"
+    );
+    bench.unload_all()?;
+
+    let mut left = holdings(bench)?;
+    bench.wait("grants and event channels are back", || {
+        left = holdings(bench)?;
+        Ok(left == nothing)
+    })?;
+    for guest in GUESTS {
+        let domid = bench.domid(guest)?;
+        for path in [
+            format!("/local/domain/{domid}/data/xenvmc"),
+            format!("/local/domain/{domid}/xenvmc"),
+        ] {
+            let found = bench.shell(
+                Machine::Dom0,
+                &format!("xenstore-ls {path} 2>/dev/null || :"),
+            )?;
+            ensure!(found.is_empty(), "{path} is still there: {found}");
+        }
+    }
+    for (guest, before) in GUESTS.into_iter().zip(before) {
+        let (before, after) = (before?, free_memory(bench, guest)?);
+        ensure!(
+            after + SLACK_KIB >= before,
+            "{guest}: {before} KiB free before, {after} KiB after"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the kernels and Xen have said during a test. Reading takes it out of their buffers, so that
+//! nothing is seen twice and nothing is lost when a buffer wraps.
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+use lab_driver::{Lab, Machine, scan};
+
+/// Time for reading a log.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Signs of trouble besides those that every lab looks for.
+const SIGNS: [&str; 4] = [
+    "self-detected stall",
+    "rcu: INFO",
+    "invalid opcode",
+    "page fault at",
+];
+
+/// The logs, by the names of those who write them.
+#[derive(Default)]
+pub(crate) struct Logs(BTreeMap<String, String>);
+
+impl Logs {
+    /// Takes what is new. A machine that does not answer any more says so in its log.
+    pub(crate) fn collect(&mut self, lab: &Lab) {
+        for machine in lab.machines() {
+            let text = run(lab, machine, &["/bin/busybox", "dmesg", "-c"]);
+            let text =
+                text.unwrap_or_else(|error| format!("BUG: {machine} does not answer: {error:#}\n"));
+            self.0
+                .entry(machine.to_string())
+                .or_default()
+                .push_str(&text);
+        }
+        if let Err(error) = self.collect_xen(lab) {
+            self.0
+                .entry("xen".into())
+                .or_default()
+                .push_str(&format!("BUG: no log: {error:#}\n"));
+        }
+    }
+
+    /// Takes and returns what is new in Xen's log.
+    pub(crate) fn collect_xen(&mut self, lab: &Lab) -> Result<String> {
+        let text = run(lab, Machine::Dom0, &["xl", "dmesg", "-c"])?;
+        self.0.entry("xen".into()).or_default().push_str(&text);
+        Ok(text)
+    }
+
+    /// The log of one of them.
+    pub(crate) fn of(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    /// Lines that report something wrong, each with the name of who wrote it.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (name, text) in &self.0 {
+            let more = text
+                .lines()
+                .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)));
+            let lines = scan::problems(text)
+                .into_iter()
+                .chain(more.map(String::from));
+            found.extend(lines.map(|line| format!("{name}: {line}")));
+        }
+        found
+    }
+
+    /// Writes them into files of a directory.
+    pub(crate) fn keep(&self, directory: &Path) -> Result<()> {
+        for (name, text) in &self.0 {
+            let path = directory.join(format!("{name}.log"));
+            fs::write(&path, text).with_context(|| path.display().to_string())?;
+        }
+        Ok(())
+    }
+}
+
+fn run(lab: &Lab, machine: Machine, argv: &[&str]) -> Result<String> {
+    Ok(lab
+        .command(machine, argv)
+        .timeout(TIMEOUT)
+        .run()?
+        .success()?
+        .text()
+        + "\n")
+}

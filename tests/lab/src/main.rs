@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The lab tests: real guests, real sockets, both modules. See Documentation/testing.md.
+//!
+//! `xenvmc-lab-tests [--list] [--keep] [NAME…]` runs all tests, or those whose names contain one of the words.
+
+mod bench;
+mod cases;
+mod logs;
+mod pair;
+mod peer;
+mod suite;
+
+use std::{env, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+use lab_driver::{GuestType, interrupt};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lab tests: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<bool> {
+    interrupt::catch()?;
+    let mut words = Vec::new();
+    let mut keep = false;
+    for argument in env::args().skip(1) {
+        match argument.as_str() {
+            "--list" => {
+                cases::ALL.iter().for_each(|case| println!("{}", case.name));
+                return Ok(true);
+            }
+            "--keep" => keep = true,
+            option if option.starts_with('-') => {
+                bail!("usage: tests/run [--list] [--keep] [NAME…]")
+            }
+            _ => words.push(argument),
+        }
+    }
+    let program = env::current_exe()?.with_file_name("xenvmc-peer");
+    let build = PathBuf::from("build").canonicalize().context("build")?;
+    let mut suite = suite::Suite::new(program, build.join("tests"), words, keep);
+    for kind in [GuestType::Pvh, GuestType::Pv] {
+        suite.run(kind)?;
+    }
+    Ok(suite.sum_up())
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A connection between the two guests, both ends of which a test has in its hands.
+
+use anyhow::{Result, ensure};
+
+use crate::peer::{Pending, Socket};
+
+/// Bytes of each exchange while a connection is on its way to the ring.
+const EXCHANGE: u64 = 100;
+
+/// Exchanges after which a connection must have got there.
+const EXCHANGES: u32 = 400;
+
+/// A connection.
+pub(crate) struct Pair {
+    /// The end that connected.
+    pub(crate) a: Socket,
+    /// The end that accepted.
+    pub(crate) b: Socket,
+}
+
+impl Pair {
+    /// Of two ends; `seed` says which bytes travel.
+    pub(crate) fn new(a: Socket, b: Socket, seed: u64) -> Result<Self> {
+        a.set_seeds(seed, !seed)?;
+        b.set_seeds(!seed, seed)?;
+        Ok(Self { a, b })
+    }
+
+    /// Some bytes each way, one way after the other.
+    pub(crate) fn exchange(&self, bytes: u64) -> Result<()> {
+        for (from, to) in [(&self.a, &self.b), (&self.b, &self.a)] {
+            from.send(bytes)?;
+            to.receive(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Exchanges bytes until both directions are on the ring.
+    pub(crate) fn accelerate(&self) -> Result<()> {
+        for _ in 0..EXCHANGES {
+            self.exchange(EXCHANGE)?;
+            if self.is_accelerated()? {
+                return Ok(());
+            }
+        }
+        let states =
+            [self.a.state()?, self.b.state()?].map(|state| state.word("sends_to").to_owned());
+        anyhow::bail!("not accelerated after {EXCHANGES} exchanges: the ends send to {states:?}");
+    }
+
+    /// Whether both directions are on the ring.
+    pub(crate) fn is_accelerated(&self) -> Result<bool> {
+        Ok(
+            self.a.state()?.word("sends_to") == "ring"
+                && self.b.state()?.word("sends_to") == "ring",
+        )
+    }
+
+    /// Bytes that went through the ring, from `a` to `b` and back, as the senders say.
+    pub(crate) fn ring_bytes(&self) -> Result<[u64; 2]> {
+        Ok([
+            self.a.state()?.number("ring_sent"),
+            self.b.state()?.number("ring_sent"),
+        ])
+    }
+
+    /// Does something, and fails unless so many bytes went through the ring meanwhile, each way.
+    pub(crate) fn through_ring<R>(
+        &self,
+        bytes: [u64; 2],
+        what: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
+        let before = self.ring_bytes()?;
+        let result = what()?;
+        let after = self.ring_bytes()?;
+        let moved = [after[0] - before[0], after[1] - before[1]];
+        ensure!(
+            moved == bytes,
+            "{moved:?} bytes went through the ring instead of {bytes:?}"
+        );
+        Ok(result)
+    }
+
+    /// Sends `bytes` both ways at once, by orders with these words, and checks that all of them went
+    /// through the ring.
+    pub(crate) fn both_ways(&self, bytes: u64, send: &str, receive: &str) -> Result<()> {
+        self.through_ring([bytes; 2], || {
+            let mut running = Vec::new();
+            for socket in [&self.a, &self.b] {
+                running.push(socket.start(&format!("recv bytes={bytes} {receive}"))?);
+                running.push(socket.start(&format!("send bytes={bytes} {send}"))?);
+            }
+            running
+                .into_iter()
+                .try_for_each(|pending| pending.wait()?.exactly(bytes).map(drop))
+        })
+    }
+
+    /// Sends `bytes` both ways through all pairs at once.
+    pub(crate) fn all_both_ways(pairs: &[Self], bytes: u64) -> Result<()> {
+        let mut running = Vec::new();
+        for end in pairs.iter().flat_map(|pair| [&pair.a, &pair.b]) {
+            running.push(end.start(&format!("recv bytes={bytes} max=5000"))?);
+            running.push(end.start(&format!("send bytes={bytes} max=5000"))?);
+        }
+        running
+            .into_iter()
+            .try_for_each(|pending| pending.wait()?.exactly(bytes).map(drop))
+    }
+
+    /// As [`Pair::finish`], for all at once.
+    pub(crate) fn finish_all(pairs: &[Self]) -> Result<()> {
+        let ends = || pairs.iter().flat_map(|pair| [&pair.a, &pair.b]);
+        let start = |order: &str| {
+            ends()
+                .map(|end| end.start(order))
+                .collect::<Result<Vec<_>>>()
+        };
+        let shutdowns = start("shutdown how=write")?;
+        shutdowns
+            .into_iter()
+            .try_for_each(|pending| pending.wait()?.clean().map(drop))?;
+        let receivers = start("recv")?;
+        receivers
+            .into_iter()
+            .try_for_each(|pending| pending.wait()?.ended(0).map(drop))?;
+        let closes = start("close")?;
+        closes
+            .into_iter()
+            .try_for_each(|pending| pending.wait()?.clean().map(drop))
+    }
+
+    /// Ends it in order, one end after the other, and checks that nothing was left on the way.
+    pub(crate) fn finish(&self) -> Result<()> {
+        for (from, to) in [(&self.a, &self.b), (&self.b, &self.a)] {
+            from.shutdown("write")?;
+            to.receive_all()?.ended(0)?;
+        }
+        self.a.close()?;
+        self.b.close()
+    }
+
+    /// Ends it where `b` has ended its direction already, and `a` knows.
+    pub(crate) fn finish_after_end(&self) -> Result<()> {
+        self.a.receive_all()?.ended(0)?;
+        self.a.close()?;
+        self.b.receive_all()?.ended(0)?;
+        self.b.close()
+    }
+}
+
+/// Bytes that flow both ways until they are told to stop.
+pub(crate) struct Load<'a> {
+    pair: &'a Pair,
+    senders: [Pending; 2],
+    receivers: [Pending; 2],
+}
+
+impl<'a> Load<'a> {
+    /// Begins, and waits until at least `bytes` have come through both ways.
+    pub(crate) fn start(pair: &'a Pair, bytes: u64) -> Result<Self> {
+        let receivers = [pair.b.start("recv")?, pair.a.start("recv")?];
+        let senders = [pair.a.start("send")?, pair.b.start("send")?];
+        let load = Self {
+            pair,
+            senders,
+            receivers,
+        };
+        load.wait_for(bytes)?;
+        Ok(load)
+    }
+
+    /// Waits until at least `bytes` more have come through both ways.
+    pub(crate) fn wait_for(&self, bytes: u64) -> Result<()> {
+        let ends = [&self.pair.a, &self.pair.b];
+        for end in ends {
+            let start = end.call("progress")?.number("received");
+            while end.call("progress")?.number("received") < start + bytes {
+                let running = self
+                    .senders
+                    .iter()
+                    .chain(&self.receivers)
+                    .all(Pending::is_running);
+                ensure!(running, "a transfer ended by itself: {}", self.result());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a signal to each of the threads.
+    pub(crate) fn interrupt(&self) -> Result<()> {
+        self.senders
+            .iter()
+            .chain(&self.receivers)
+            .try_for_each(Pending::interrupt)
+    }
+
+    fn result(&self) -> String {
+        let states = self
+            .senders
+            .iter()
+            .chain(&self.receivers)
+            .map(Pending::is_running);
+        format!(
+            "senders and receivers that run: {:?}",
+            states.collect::<Vec<_>>()
+        )
+    }
+
+    /// Stops, and checks that each byte that was sent has come.
+    pub(crate) fn stop(self) -> Result<()> {
+        let ends = [&self.pair.a, &self.pair.b];
+        let mut sent = Vec::new();
+        for (end, sender) in ends.iter().zip(self.senders) {
+            end.call("stop")?;
+            sent.push(sender.wait()?.clean()?.bytes());
+        }
+        for end in ends {
+            end.shutdown("write")?;
+        }
+        for (receiver, sent) in self.receivers.into_iter().zip(sent) {
+            receiver.wait()?.ended(sent)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs the tests one after the other in one lab of each guest type, and makes the lab anew when a
+//! test has left it unusable.
+
+use std::{
+    fs,
+    panic::{self, AssertUnwindSafe},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, anyhow};
+use lab_driver::{GuestType, Lab, Machine, Options, Progress, interrupt};
+
+use crate::{
+    bench::{Bench, GUESTS},
+    cases::{self, Case},
+};
+
+/// What is kept of a guest when a test has failed, besides the logs: reports of the module, and
+/// where the threads of the test's processes are.
+const STATE: &str = "cd /sys/kernel/debug/xenvmc && for file in *; do echo \"== $file\"; cat $file; done; \
+     for task in $(pidof xenvmc-peer rmmod insmod); do for thread in /proc/$task/task/*; do \
+     echo \"== $(cat $thread/comm) $thread\"; cat $thread/stack $thread/syscall; done; done; \
+     echo '== sockets'; ss -tinmo; echo '== memory'; cat /proc/meminfo; true";
+
+/// Lines of the logs that are shown of a failed test; all are kept.
+const PROBLEMS_SHOWN: usize = 6;
+
+/// The tests, and what has come of them so far.
+pub(crate) struct Suite {
+    program: PathBuf,
+    directory: PathBuf,
+    words: Vec<String>,
+    keep: bool,
+    passed: usize,
+    failed: usize,
+}
+
+impl Suite {
+    /// Tests whose names contain one of the words, or all if there are none. `program` is what runs
+    /// in guests; `directory` is for what failed tests leave.
+    pub(crate) fn new(
+        program: PathBuf,
+        directory: PathBuf,
+        words: Vec<String>,
+        keep: bool,
+    ) -> Self {
+        Self {
+            program,
+            directory,
+            words,
+            keep,
+            passed: 0,
+            failed: 0,
+        }
+    }
+
+    /// Runs the tests for one type of guests.
+    pub(crate) fn run(&mut self, kind: GuestType) -> Result<()> {
+        let wanted: Vec<&Case> = cases::ALL
+            .iter()
+            .filter(|case| self.wants(case, kind))
+            .collect();
+        let mut bench = None;
+        for case in wanted {
+            interrupt::check()?;
+            let start = Instant::now();
+            let name = format!("{}::{}", kind.name(), case.name);
+            let result = match self.bench(&mut bench, kind) {
+                Ok(bench) => self.attempt(bench, case, &name),
+                Err(error) => Err(error.context("the lab does not come up")),
+            };
+            let seconds = start.elapsed().as_secs();
+            match result {
+                Ok(()) => {
+                    self.passed += 1;
+                    println!("test {name} ... ok ({seconds} s)");
+                    if let Some(spent) = bench.take_if(|bench| bench.is_spent()) {
+                        spent.down()?;
+                    }
+                }
+                Err(error) => {
+                    self.failed += 1;
+                    println!("test {name} ... FAILED ({seconds} s)");
+                    println!("    {}", format!("{error:#}").replace('\n', "\n    "));
+                    // Some failures leave a lab that can still be used, which saves a boot.
+                    if let Some(unusable) = bench.take_if(|bench| !is_usable(bench)) {
+                        unusable.down()?;
+                    }
+                }
+            }
+        }
+        if let Some(bench) = bench {
+            if !self.keep {
+                bench.down()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints the sum; returns whether all is well.
+    pub(crate) fn sum_up(&self) -> bool {
+        println!("{} passed, {} failed", self.passed, self.failed);
+        self.failed == 0
+    }
+
+    fn wants(&self, case: &Case, kind: GuestType) -> bool {
+        let name = format!("{}::{}", kind.name(), case.name);
+        (kind == GuestType::Pvh || case.on_pv)
+            && (self.words.is_empty() || self.words.iter().any(|word| name.contains(word.as_str())))
+    }
+
+    /// The lab, made if there is none.
+    fn bench<'a>(&self, bench: &'a mut Option<Bench>, kind: GuestType) -> Result<&'a Bench> {
+        if bench.is_none() {
+            let name = format!("tests-{}", kind.name());
+            Lab::down_by_name(&name)?;
+            let options = Options {
+                kind,
+                no_modules: true,
+                ..Options::default()
+            };
+            let lab = Lab::up(&name, &options, &mut Progress::to_stderr())?;
+            let made = Bench::new(lab, &self.program)?;
+            // What the machines said while they booted is not the tests' business.
+            drop(made.take_logs());
+            *bench = Some(made);
+        }
+        bench.as_ref().context("no lab")
+    }
+
+    /// Runs one test; keeps what there is to know when it fails.
+    fn attempt(&self, bench: &Bench, case: &Case, name: &str) -> Result<()> {
+        let run = || {
+            bench.reset().context("before the test")?;
+            (case.run)(bench)?;
+            bench.after()
+        };
+        let result =
+            panic::catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(anyhow!("panicked")));
+        // The state is that in which the test failed: before anything is cleaned up.
+        let states: Vec<_> = match &result {
+            Ok(()) => Vec::new(),
+            Err(_) => bench
+                .lab()
+                .machines()
+                .map(|machine| (machine, state(bench, machine)))
+                .collect(),
+        };
+        let logs = bench.take_logs();
+        let problems = logs.problems();
+        let first = &problems[..problems.len().min(PROBLEMS_SHOWN)];
+        let report = format!(
+            "the logs report {} lines:\n{}",
+            problems.len(),
+            first.join("\n")
+        );
+        let result = match (result, problems.is_empty()) {
+            (result, true) => result,
+            (Ok(()), false) => Err(anyhow!(report)),
+            (Err(error), false) => Err(error.context(report)),
+        };
+        let Err(error) = result else {
+            return Ok(());
+        };
+        let directory = self.directory.join(name.replace("::", "-"));
+        keep(bench, &directory, &states).and_then(|()| logs.keep(&directory))?;
+        fs::write(directory.join("error"), format!("{error:?}\n"))?;
+        Err(error.context(format!("see {}", directory.display())))
+    }
+}
+
+/// Whether a lab in which a test has failed is as good as a new one.
+fn is_usable(bench: &Bench) -> bool {
+    bench.set_dirty();
+    let usable = !bench.is_spent() && bench.reset().is_ok() && bench.after().is_ok();
+    usable && bench.take_logs().problems().is_empty()
+}
+
+fn state(bench: &Bench, machine: Machine) -> String {
+    if !GUESTS.contains(&machine) {
+        return bench
+            .report(machine, "*")
+            .unwrap_or_else(|error| format!("{error:#}"));
+    }
+    match bench.try_shell(machine, STATE) {
+        Ok(output) => output.text(),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+fn keep(bench: &Bench, directory: &Path, states: &[(Machine, String)]) -> Result<()> {
+    let _ = fs::remove_dir_all(directory);
+    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    for (machine, text) in states {
+        fs::write(directory.join(format!("{machine}.state")), text)?;
+    }
+    for machine in bench.lab().machines() {
+        fs::write(
+            directory.join(format!("{machine}.console")),
+            bench.lab().console(machine),
+        )?;
+    }
+    Ok(())
+}
