@@ -69,7 +69,11 @@ impl Control {
         if state == self.state {
             return;
         }
-        pr_debug!("domain {}: {:?} -> {state:?}\n", channel.peer().domid(), self.state);
+        pr_debug!(
+            "domain {}: {:?} -> {state:?}\n",
+            channel.peer().domid(),
+            self.state
+        );
         self.state = state;
         channel.set_state(state);
         self.is_announced = false;

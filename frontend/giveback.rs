@@ -26,6 +26,8 @@ use kernel::time::{
     Instant,
     Monotonic, //
 };
+use xenvmc_core::error::RingError;
+use xenvmc_core::extent::PAGE_SIZE;
 use xenvmc_core::segment::Mode;
 use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::stream::{
@@ -36,8 +38,6 @@ use xenvmc_core::wire::{
     self,
     slot, //
 };
-use xenvmc_core::error::RingError;
-use xenvmc_core::extent::PAGE_SIZE;
 use xenvmc_core::{
     Error as Violation,
     Extent,
@@ -150,7 +150,10 @@ fn move_unread(
             Source::Tcp(0) | Source::Ring { bytes: 0, .. } => break,
             Source::Tcp(bytes) => seq = seq.wrapping_add(bytes),
             Source::Ring { extent, bytes } => {
-                if parts.push((seq, walk.clone(), extent, bytes), GFP_KERNEL).is_err() {
+                if parts
+                    .push((seq, walk.clone(), extent, bytes), GFP_KERNEL)
+                    .is_err()
+                {
                     return Ok(false);
                 }
                 walk.consume(bytes);
@@ -171,10 +174,10 @@ fn move_unread(
         let mut span = spans.next();
         let moved = inject::insert(locked, *at, *bytes as usize, |_, mut buffer| {
             while !buffer.is_empty() {
-                let Some(next) = &mut span else { return Err(EIO) };
-                let (pages, page) = theirs
-                    .page(extent.page() + next.page())
-                    .ok_or(EIO)?;
+                let Some(next) = &mut span else {
+                    return Err(EIO);
+                };
+                let (pages, page) = theirs.page(extent.page() + next.page()).ok_or(EIO)?;
                 let len = buffer.len().min(next.len as usize);
                 let (head, tail) = buffer.split_at_mut(len);
                 pages.read(page, next.in_page() as usize, head)?;

@@ -72,7 +72,9 @@ fn try_now(stream: &Arc<AdoptedStream>, in_call: bool) {
             stream.readiness.store(WAITING, Release);
             drop(guard);
             let waiter = Arc::new(Waiter(stream.clone()), GFP_KERNEL);
-            let queued = waiter.map_err(Error::from).and_then(|waiter| after(waiter, GFP_KERNEL));
+            let queued = waiter
+                .map_err(Error::from)
+                .and_then(|waiter| after(waiter, GFP_KERNEL));
             if queued.is_err() {
                 stream.readiness.store(NEW, Release);
             }

@@ -205,7 +205,7 @@ fn pass(
     };
     if flags.any(Flags::PEEK) {
         let walk = reader.inbound.clone();
-        return peek(stream, &link, view, walk, message, len, copied, flags);
+        return peek(stream, &link, walk, message, len, copied, flags);
     }
     let mut result = Pass::Taken;
     while *copied < len {
@@ -342,7 +342,6 @@ fn count(stream: &AdoptedStream, bytes: u32) {
 fn peek(
     stream: &AdoptedStream,
     link: &Link,
-    view: View<'_>,
     mut walk: Inbound,
     message: &mut Message<'_>,
     len: usize,
@@ -350,6 +349,9 @@ fn peek(
     flags: Flags,
 ) -> core::result::Result<Pass, Violation> {
     let socket = stream.socket();
+    let Some(view) = link.view() else {
+        return Ok(Pass::Taken);
+    };
     let mut seq = socket.copied_seq();
     while *copied < len {
         let received = socket.received_data_seq();

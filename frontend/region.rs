@@ -29,7 +29,6 @@ use xenvmc_core::wire::{
     SlotId, //
 };
 use xenvmc_core::Words;
-use xenvmc_xen::DomId;
 use xenvmc_xen::grant::Grants;
 use xenvmc_xen::pages::{
     OwnPage,
@@ -39,6 +38,7 @@ use xenvmc_xen::word::{
     OwnWords,
     PeerWords, //
 };
+use xenvmc_xen::DomId;
 
 /// Chunks that one page of the directory lists.
 const CHUNKS_PER_DIRECTORY: u32 = wire::DIRECTORY_ENTRIES / wire::CHUNK_PAGES;
