@@ -48,6 +48,7 @@ use kernel::time::{
 use xenvmc_core::channel::State;
 use xenvmc_core::message::Message;
 use xenvmc_core::queue;
+use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::wire::{
     root,
     SlotId, //
@@ -117,6 +118,7 @@ impl Channel {
         let mut slots = Slots::new(limit)?;
         own.add_chunk(0)?;
         slots.arena().grow(1).map_err(|_| ENOSPC)?;
+        own.publish_chunks(1);
         frontend.counters().channels_opened.inc();
         frontend.channels().fetch_add(1, Full);
         let alive = Alive(frontend.clone());
@@ -272,7 +274,7 @@ impl Channel {
         let event = {
             let mut out = self.control_out.lock();
             let cons = theirs.root().word(root::CONTROL_CONS);
-            let room = out.room(xenvmc_core::SharedLoad::load_acquire(&cons));
+            let room = out.room(cons.load_acquire());
             match room {
                 Ok(0) => return Err(Decline::QueueFull),
                 Ok(_) => {}
@@ -295,6 +297,22 @@ impl Channel {
             self.notify();
         }
         Ok(())
+    }
+
+    /// Whether at least one control message can be sent.
+    pub(crate) fn has_room_for_answer(&self) -> bool {
+        let Some(theirs) = self.theirs() else {
+            return false;
+        };
+        let cons = theirs.root().word(root::CONTROL_CONS);
+        let room = self.control_out.lock().room(cons.load_acquire());
+        room.map_or_else(
+            |error| {
+                self.violation(error.into());
+                false
+            },
+            |room| room > 0,
+        )
     }
 
     /// Calls `take`, and grows the arena if it says that this would help. Process context.
@@ -329,9 +347,11 @@ impl Channel {
                 *failed_at = Some(Instant::now());
                 break;
             }
+            // We know of it /before/ the peer does, which may have mapped it a moment later.
             if self.slots.lock().arena().grow(chunk + 1).is_err() {
                 break;
             }
+            self.own.publish_chunks(chunk + 1);
         }
         self.notify();
     }

@@ -152,11 +152,14 @@ fn end_alone(channel: &Arc<Channel>) {
             continue;
         }
         let complete = matches!(giveback::drain(&stream), Ok(true)) && is_all_read(&stream);
-        let ended = channel.theirs().zip(peer_slot(&stream)).is_some_and(|(theirs, peer)| {
-            theirs.slot(peer).is_some_and(|words| {
-                words.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0
-            })
-        });
+        let ended = channel
+            .theirs()
+            .zip(peer_slot(&stream))
+            .is_some_and(|(theirs, peer)| {
+                theirs.slot(peer).is_some_and(|words| {
+                    words.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0
+                })
+            });
         if !(complete && (ended || !stream.has_used_ring())) {
             giveback::reset(&stream);
         }
@@ -195,7 +198,10 @@ pub(crate) fn wait(channel: &Arc<Channel>) {
     let start = Instant::<Monotonic>::now();
     while channel.state() != State::Done {
         if start.elapsed().as_millis() > 2 * CLOSE_MS {
-            pr_err!("domain {}: the channel does not end\n", channel.peer().domid());
+            pr_err!(
+                "domain {}: the channel does not end\n",
+                channel.peer().domid()
+            );
             return;
         }
         fsleep(Delta::from_millis(2));

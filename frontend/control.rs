@@ -69,7 +69,11 @@ impl Control {
         if state == self.state {
             return;
         }
-        pr_debug!("domain {}: {:?} -> {state:?}\n", channel.peer().domid(), self.state);
+        pr_debug!(
+            "domain {}: {:?} -> {state:?}\n",
+            channel.peer().domid(),
+            self.state
+        );
         self.state = state;
         channel.set_state(state);
         self.is_announced = false;
@@ -165,6 +169,11 @@ fn take_messages(
     };
     let own = channel.own().root();
     for _ in 0..BATCH {
+        if !channel.has_room_for_answer() {
+            // Each message causes one answer at most. The peer has to read what is there first.
+            channel.kick_after(RETRY_MS);
+            return Ok(());
+        }
         let prod = theirs.root().word(root::CONTROL_PROD);
         let Some(at) = control.consumer.peek(&prod)? else {
             let event = own.word(root::CONTROL_EVENT);

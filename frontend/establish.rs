@@ -44,7 +44,10 @@ impl Run for Connector {
             }
             if self.frontend.own_domid().get() < peer.domid().get() {
                 if let Err(error) = make_offer(&self.frontend, peer) {
-                    pr_warn!("domain {}: no offer could be made: {error:?}\n", peer.domid());
+                    pr_warn!(
+                        "domain {}: no offer could be made: {error:?}\n",
+                        peer.domid()
+                    );
                 }
             }
         });

@@ -13,7 +13,10 @@ use crate::stream::{
     Reader,
     Stream, //
 };
-use crate::switch;
+use crate::{
+    receive,
+    switch, //
+};
 use kernel::prelude::*;
 use kernel::sync::atomic::Full;
 use kernel::sync::Arc;
@@ -23,6 +26,8 @@ use kernel::time::{
     Instant,
     Monotonic, //
 };
+use xenvmc_core::error::RingError;
+use xenvmc_core::extent::PAGE_SIZE;
 use xenvmc_core::segment::Mode;
 use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::stream::{
@@ -33,8 +38,6 @@ use xenvmc_core::wire::{
     self,
     slot, //
 };
-use xenvmc_core::error::RingError;
-use xenvmc_core::extent::PAGE_SIZE;
 use xenvmc_core::{
     Error as Violation,
     Extent,
@@ -67,6 +70,11 @@ pub(crate) fn reset(stream: &AdoptedStream) {
 
 /// `ECONNRESET`.
 const ECONNRESET_CODE: i32 = 104;
+
+/// The error of a connection that was reset.
+pub(crate) fn connection_reset() -> Error {
+    Error::from_errno(-ECONNRESET_CODE)
+}
 
 /// Puts our sending direction on TCP and publishes its last record; true = it is published.
 ///
@@ -132,24 +140,26 @@ fn move_unread(
     let (Some(view), Some(theirs)) = (link.view(), link.channel().theirs()) else {
         return Ok(true);
     };
-    let pages = theirs.pages();
     // First without moving anything: is all there that has to be?
     let mut walk = reader.inbound.clone();
     let mut seq = locked.copied_seq();
     let mut parts: KVec<(u32, Inbound, Extent, u32)> = KVec::new();
     let mut total: u64 = 0;
     loop {
-        match walk.look(&view.peer, pages, seq, locked.received_data_seq())? {
+        match receive::look_at(link, view, &mut walk, seq, locked.received_data_seq())? {
             Source::Tcp(0) | Source::Ring { bytes: 0, .. } => break,
             Source::Tcp(bytes) => seq = seq.wrapping_add(bytes),
             Source::Ring { extent, bytes } => {
-                if parts.push((seq, walk.clone(), extent, bytes), GFP_KERNEL).is_err() {
+                if parts
+                    .push((seq, walk.clone(), extent, bytes), GFP_KERNEL)
+                    .is_err()
+                {
                     return Ok(false);
                 }
                 walk.consume(bytes);
                 // All that is unread lies in the arena, each byte once.
                 total += u64::from(bytes);
-                if total > u64::from(pages) * u64::from(PAGE_SIZE) {
+                if total > u64::from(theirs.pages()) * u64::from(PAGE_SIZE) {
                     return Err(RingError::Producer.into());
                 }
             }
@@ -164,10 +174,10 @@ fn move_unread(
         let mut span = spans.next();
         let moved = inject::insert(locked, *at, *bytes as usize, |_, mut buffer| {
             while !buffer.is_empty() {
-                let Some(next) = &mut span else { return Err(EIO) };
-                let (pages, page) = theirs
-                    .page(extent.page() + next.page())
-                    .ok_or(EIO)?;
+                let Some(next) = &mut span else {
+                    return Err(EIO);
+                };
+                let (pages, page) = theirs.page(extent.page() + next.page()).ok_or(EIO)?;
                 let len = buffer.len().min(next.len as usize);
                 let (head, tail) = buffer.split_at_mut(len);
                 pages.read(page, next.in_page() as usize, head)?;

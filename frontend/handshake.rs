@@ -77,7 +77,10 @@ fn is_proof(sent: u32, received: u32) -> bool {
 /// # Errors
 ///
 /// Why it was not asked; the caller counts it.
-pub(crate) fn ask(stream: &Arc<AdoptedStream>, channel: &Arc<Channel>) -> core::result::Result<(), Decline> {
+pub(crate) fn ask(
+    stream: &Arc<AdoptedStream>,
+    channel: &Arc<Channel>,
+) -> core::result::Result<(), Decline> {
     let isn = {
         let guard = stream.lock();
         if !guard.can_send() {
@@ -134,7 +137,10 @@ pub(crate) fn ask(stream: &Arc<AdoptedStream>, channel: &Arc<Channel>) -> core::
 /// # Errors
 ///
 /// If no correct peer would have sent it now.
-pub(crate) fn handle(channel: &Arc<Channel>, message: Message) -> core::result::Result<(), Violation> {
+pub(crate) fn handle(
+    channel: &Arc<Channel>,
+    message: Message,
+) -> core::result::Result<(), Violation> {
     match message {
         Message::Open {
             id,
@@ -179,7 +185,10 @@ fn find(
     }
     if !is_proof(isn, locked.received_isn()) {
         peer.distrust();
-        pr_warn!("domain {}: claimed a connection that is not its own\n", peer.domid());
+        pr_warn!(
+            "domain {}: claimed a connection that is not its own\n",
+            peer.domid()
+        );
         return Err(Decline::NoSuchSocket);
     }
     if !locked.can_send() {
@@ -284,9 +293,7 @@ fn handle_accept(
     let own = stream.agreement().lock().slot.ok_or(unexpected)?;
     let link = match Link::new(channel, own, slot) {
         Ok(link) => link,
-        Err(error) if error == EINVAL => {
-            return Err(xenvmc_core::error::ArenaError::Mapped.into())
-        }
+        Err(error) if error == EINVAL => return Err(xenvmc_core::error::ArenaError::Mapped.into()),
         Err(_) => {
             // No memory: the connection ends before it began, by the ordinary way.
             stream.agreement().lock().next(Event::Ended);
@@ -345,10 +352,7 @@ fn handle_refuse(
     Ok(())
 }
 
-fn handle_release(
-    channel: &Arc<Channel>,
-    slot: SlotId,
-) -> core::result::Result<(), Violation> {
+fn handle_release(channel: &Arc<Channel>, slot: SlotId) -> core::result::Result<(), Violation> {
     let unexpected = xenvmc_core::error::WireError::Kind(4);
     let stream = match channel.slots().lock().holder(slot) {
         Some(Holder::Stream(stream)) => Some(stream.clone()),
@@ -393,9 +397,11 @@ fn release(channel: &Channel, id: u32, slot: SlotId) -> bool {
 /// Leaves what the peer may still read in the slot's care, so that the socket can go.
 fn leave(stream: &Arc<AdoptedStream>, channel: &Channel, own: SlotId) {
     let outbound = stream.detach();
-    let old = channel.slots().lock().holder(own).map(|holder| {
-        core::mem::replace(holder, Holder::Left(outbound))
-    });
+    let old = channel
+        .slots()
+        .lock()
+        .holder(own)
+        .map(|holder| core::mem::replace(holder, Holder::Left(outbound)));
     drop(old);
 }
 
@@ -457,8 +463,8 @@ pub(crate) fn end_all(channel: &Arc<Channel>) {
             let stream = channel.slots().lock().stream(id);
             if let Some(stream) = stream {
                 stream.agreement().lock().next(Event::ChannelOver);
-                let outbound = stream.detach();
-                drop(outbound);
+                // Its extents go with the whole arena.
+                let _ = stream.detach();
                 finish(&stream, channel);
                 stream.forget_channel();
             } else {

@@ -42,7 +42,8 @@ pub(crate) const TOLD: u32 = 3;
 /// Tells the peer that it may begin, if that is certain now. From a call on the socket, no lock held.
 #[inline]
 pub(crate) fn attempt(stream: &Arc<AdoptedStream>) {
-    if stream.phase() == Phase::Active && stream.readiness.load(Acquire) != TOLD {
+    let waits = matches!(stream.readiness.load(Acquire), TOLD | WAITING);
+    if !waits && stream.phase() == Phase::Active {
         try_now(stream, true);
     }
 }
@@ -71,7 +72,9 @@ fn try_now(stream: &Arc<AdoptedStream>, in_call: bool) {
             stream.readiness.store(WAITING, Release);
             drop(guard);
             let waiter = Arc::new(Waiter(stream.clone()), GFP_KERNEL);
-            let queued = waiter.map_err(Error::from).and_then(|waiter| after(waiter, GFP_KERNEL));
+            let queued = waiter
+                .map_err(Error::from)
+                .and_then(|waiter| after(waiter, GFP_KERNEL));
             if queued.is_err() {
                 stream.readiness.store(NEW, Release);
             }

@@ -105,7 +105,7 @@ pub(crate) fn receive(
             Ok(pass) => pass,
             Err(violation) => {
                 giveback::break_stream(stream, violation);
-                return or_copied(copied, EIO);
+                return or_copied(copied, giveback::connection_reset());
             }
         };
         match pass {
@@ -193,6 +193,11 @@ fn pass(
     let mut reader = stream.reader.lock();
     let Some(link) = reader.link.clone() else {
         drop(reader);
+        let socket = stream.socket();
+        if *copied > 0 && socket.received_data_seq() == socket.copied_seq() {
+            // TCP would take its error, and this call has bytes to return: it is the next call's.
+            return Ok(Pass::Taken);
+        }
         return Ok(take_tcp(stream, message, usize::MAX, copied, flags));
     };
     let Some(view) = link.view() else {
@@ -200,7 +205,7 @@ fn pass(
     };
     if flags.any(Flags::PEEK) {
         let walk = reader.inbound.clone();
-        return peek(stream, &link, view, walk, message, len, copied, flags);
+        return peek(stream, &link, walk, message, len, copied, flags);
     }
     let mut result = Pass::Taken;
     while *copied < len {
@@ -258,8 +263,26 @@ fn look(
 ) -> core::result::Result<Source, Violation> {
     let socket = stream.socket();
     let received = socket.received_data_seq();
-    let pages = link.channel().theirs().map_or(0, |theirs| theirs.pages());
-    inbound.look(&view.peer, pages, socket.copied_seq(), received)
+    look_at(link, view, inbound, socket.copied_seq(), received)
+}
+
+/// The same for any position in TCP's sequence space.
+pub(crate) fn look_at(
+    link: &Link,
+    view: View<'_>,
+    inbound: &mut Inbound,
+    copied_seq: u32,
+    received: u32,
+) -> core::result::Result<Source, Violation> {
+    let pages = || link.channel().theirs().map_or(0, |theirs| theirs.pages());
+    loop {
+        let mapped = pages();
+        match inbound.look(&view.peer, mapped, copied_seq, received) {
+            // A record may lie in what was mapped meanwhile. There is only so much to map.
+            Err(_) if pages() != mapped => {}
+            result => return result,
+        }
+    }
 }
 
 /// Takes up to `limit` bytes from TCP.
@@ -319,7 +342,6 @@ fn count(stream: &AdoptedStream, bytes: u32) {
 fn peek(
     stream: &AdoptedStream,
     link: &Link,
-    view: View<'_>,
     mut walk: Inbound,
     message: &mut Message<'_>,
     len: usize,
@@ -327,11 +349,13 @@ fn peek(
     flags: Flags,
 ) -> core::result::Result<Pass, Violation> {
     let socket = stream.socket();
+    let Some(view) = link.view() else {
+        return Ok(Pass::Taken);
+    };
     let mut seq = socket.copied_seq();
     while *copied < len {
         let received = socket.received_data_seq();
-        let pages = link.channel().theirs().map_or(0, |theirs| theirs.pages());
-        match walk.look(&view.peer, pages, seq, received)? {
+        match look_at(link, view, &mut walk, seq, received)? {
             Source::Tcp(0) | Source::Ring { bytes: 0, .. } => break,
             Source::Tcp(bytes) if *copied == 0 => {
                 let limit = (bytes as usize).min(len);

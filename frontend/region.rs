@@ -29,7 +29,6 @@ use xenvmc_core::wire::{
     SlotId, //
 };
 use xenvmc_core::Words;
-use xenvmc_xen::DomId;
 use xenvmc_xen::grant::Grants;
 use xenvmc_xen::pages::{
     OwnPage,
@@ -39,6 +38,7 @@ use xenvmc_xen::word::{
     OwnWords,
     PeerWords, //
 };
+use xenvmc_xen::DomId;
 
 /// Chunks that one page of the directory lists.
 const CHUNKS_PER_DIRECTORY: u32 = wire::DIRECTORY_ENTRIES / wire::CHUNK_PAGES;
@@ -145,7 +145,7 @@ impl OwnRegion {
             .ok()
     }
 
-    /// Grants chunk number `chunk`, the next one, and lists it. Process context; one caller at a time.
+    /// Grants chunk number `chunk`, the next one, and lists it; [`Self::publish_chunks`] comes next. Process context; one caller at a time.
     ///
     /// # Errors
     ///
@@ -170,10 +170,14 @@ impl OwnRegion {
             directory.all().word(entry * 4).store_relaxed(page.gref());
         }
         place.populate(pages);
+        Ok(())
+    }
+
+    /// Tells the peer that it can map `chunks` chunks.
+    pub(crate) fn publish_chunks(&self, chunks: u32) {
         // The directory /before/ the count, so that who sees the count finds the grants. Partner:
         // `PeerRegion::map_chunks`.
-        self.root().word(root::CHUNKS).store_release(chunk + 1);
-        Ok(())
+        self.root().word(root::CHUNKS).store_release(chunks);
     }
 }
 

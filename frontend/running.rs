@@ -116,7 +116,10 @@ impl Drop for Running {
         while frontend.channels().load(Relaxed) > 0 {
             fsleep(Delta::from_millis(2));
             if start.elapsed().as_millis() > patience * 1000 {
-                pr_warn!("{} channels are still ending\n", frontend.channels().load(Relaxed));
+                pr_warn!(
+                    "{} channels are still ending\n",
+                    frontend.channels().load(Relaxed)
+                );
                 patience *= 2;
             }
         }

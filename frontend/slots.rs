@@ -20,7 +20,8 @@ use xenvmc_core::{
     Extent, //
 };
 
-/// Who has a slot.
+/// Who has a slot. A large variant rather than an allocation that could fail when a connection ends.
+#[expect(clippy::large_enum_variant)]
 pub(crate) enum Holder {
     /// Nobody.
     Free,
@@ -54,9 +55,7 @@ impl From<ArenaError> for Shortage {
             ArenaError::Exhausted
             | ArenaError::Caller
             | ArenaError::Granted
-            | ArenaError::Mapped => {
-                Self::Decline(Decline::ArenaExhausted)
-            }
+            | ArenaError::Mapped => Self::Decline(Decline::ArenaExhausted),
         }
     }
 }

@@ -72,11 +72,7 @@ fn look(budget: u32, mut found: impl FnMut() -> bool) -> bool {
 }
 
 /// Looks as long as experience says, and learns.
-fn wait_for(
-    stream: &AdoptedStream,
-    experience: &Experience,
-    found: impl FnMut() -> bool,
-) -> bool {
+fn wait_for(stream: &AdoptedStream, experience: &Experience, found: impl FnMut() -> bool) -> bool {
     let frontend = stream.frontend();
     let cap = frontend.settings().spin_ns();
     let mut spin = experience.load();
@@ -124,7 +120,8 @@ pub(crate) fn for_space(stream: &AdoptedStream) -> bool {
     let (socket, epoch) = (stream.socket(), stream.epoch());
     let hit = wait_for(stream, &stream.tx_experience, || {
         (transmit::has_room(&link, size) && !stream.has_pending_records.load(Relaxed))
-            || socket.has_error() || stream.epoch() != epoch
+            || socket.has_error()
+            || stream.epoch() != epoch
     });
     let counters = stream.frontend().counters();
     if hit {

@@ -16,6 +16,7 @@ use crate::frontend::Frontend;
 use crate::handshake::Agreement;
 use crate::link::Link;
 use crate::peer::Peer;
+use crate::spin::Experience;
 use crate::{
     receive,
     transmit, //
@@ -35,7 +36,6 @@ use kernel::sync::{
     Mutex, //
 };
 use xenvmc_core::message::Tuple;
-use crate::spin::Experience;
 use xenvmc_core::shared::{
     SharedLoad,
     SharedStore, //
@@ -305,13 +305,17 @@ pub(crate) fn moved_over_tcp(stream: &Arc<AdoptedStream>, bytes: usize) {
 #[cold]
 fn ask(stream: &Arc<AdoptedStream>) {
     let frontend = stream.frontend();
-    if !frontend.settings().is_enabled() || stream.agreement().lock().state() != xenvmc_core::connection::State::Plain {
+    if !frontend.settings().is_enabled()
+        || stream.agreement().lock().state() != xenvmc_core::connection::State::Plain
+    {
         return;
     }
-    let channel = stream.peer().channel();
-    let Some(channel) = channel.filter(|channel| channel.is_open()) else {
-        return;
+    let Some(channel) = stream.peer().channel() else {
+        return frontend.want_channel(stream.peer());
     };
+    if !channel.is_open() {
+        return;
+    }
     if let Err(reason) = crate::handshake::ask(stream, &channel) {
         frontend.counters().decline(reason);
     }

@@ -50,11 +50,7 @@ pub(crate) fn to_right_path(
     flags: Flags,
 ) -> core::result::Result<bool, Violation> {
     let socket = stream.socket();
-    if guard.state().ended
-        || socket.has_error()
-        || socket.shutdown().send()
-        || !socket.can_send()
-    {
+    if guard.state().ended || socket.has_error() || socket.shutdown().send() || !socket.can_send() {
         // TCP knows what to say; no byte will be written.
         return Ok(false);
     }
@@ -221,10 +217,7 @@ pub(crate) fn publish(
 /// # Errors
 ///
 /// If the peer has broken the protocol.
-pub(crate) fn collect(
-    sender: &mut Sender,
-    link: &Link,
-) -> core::result::Result<(), Violation> {
+pub(crate) fn collect(sender: &mut Sender, link: &Link) -> core::result::Result<(), Violation> {
     let Some(view) = link.view() else {
         return Ok(());
     };

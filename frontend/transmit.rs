@@ -29,7 +29,10 @@ use kernel::time::Instant;
 use xenvmc_core::segment::Mode;
 use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::wake;
-use xenvmc_core::wire::slot;
+use xenvmc_core::wire::{
+    self,
+    slot, //
+};
 use xenvmc_core::{
     Error as Violation,
     Words, //
@@ -60,6 +63,8 @@ enum Step {
     Full,
     /// The caller's memory cannot be read.
     Fault,
+    /// The other end was closed, and will not read what is in the ring.
+    Lost,
 }
 
 /// Sends a message, or as much of it as the call's flags and timeout allow.
@@ -91,9 +96,20 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
             Ok(Step::Done) => return Ok(total),
             Ok(Step::More) => continue,
             Ok(Step::Fault) => return sent_or(message, EFAULT),
+            Ok(Step::Lost) => {
+                // TCP would hear of it by a reset a moment later.
+                crate::giveback::reset(stream);
+                return Ok(total - message.len());
+            }
             Ok(Step::Full) => {}
             Ok(Step::Tcp) => {
                 let sent = total - message.len();
+                let socket = stream.socket();
+                let is_over = socket.has_error() || socket.shutdown().send() || !socket.can_send();
+                if sent > 0 && is_over {
+                    // The error, and the signal, are the next call's.
+                    return Ok(sent);
+                }
                 return match over_tcp(stream, message, &mut timeout) {
                     Ok(more) => Ok(sent + more),
                     Err(_) if sent > 0 => Ok(sent),
@@ -102,7 +118,7 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
             }
             Err(violation) => {
                 crate::giveback::break_stream(stream, violation);
-                return sent_or(message, EPIPE);
+                return sent_or(message, crate::giveback::connection_reset());
             }
         }
         if timeout == 0 {
@@ -254,6 +270,12 @@ fn step(
             .commit::<VirtFence, _, _>(copied, &view.own, &view.peer)
         {
             link.post();
+        }
+        // The bytes /before/ this look, by the barrier in `commit`. Partner: `receive::close` at the other end.
+        let gone = link.peer_flags() & wire::RX_GONE != 0
+            && view.peer.word(slot::RX_CONS).load_acquire() != sender.outbound.prod();
+        if gone {
+            return Ok(Step::Lost);
         }
         stream.sent.add(u64::from(copied), Relaxed);
         let counters = stream.frontend().counters();

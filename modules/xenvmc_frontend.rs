@@ -67,8 +67,6 @@ impl kernel::Module for Module {
             upgrade_calls: param(module_parameters::upgrade_calls.value()),
             upgrade_kib: param(module_parameters::upgrade_kib.value()),
         })?;
-        Ok(Module {
-            _running: running,
-        })
+        Ok(Module { _running: running })
     }
 }

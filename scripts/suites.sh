@@ -25,7 +25,12 @@ suite() {
         awk '{ passed += $1; failed += $2 } END { print passed + 0, failed + 0 }')
     [ ! -e "$suite_log.status" ] || [ "$2" -gt 0 ] || set -- "$1" 1
     passed=$((passed + $1)) failed=$((failed + $2))
-    [ "$2" = 0 ] || { echo "  $suite_name: failed; the end of $suite_log:"; tail -n 40 "$suite_log"; }
+    [ "$2" = 0 ] || {
+        echo "  $suite_name: $2 failed; from $suite_log:"
+        # What cargo says of each failed test, or what there is.
+        if grep -q '^failures:' "$suite_log"; then sed -n '/^failures:/,/^test result/p' "$suite_log"; else cat "$suite_log"; fi |
+            tail -n 60
+    }
 }
 
 # The last line, and the exit status.

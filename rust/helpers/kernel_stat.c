@@ -10,5 +10,5 @@ u64 xenvmc_helper_stolen_ns(void)
 
 s64 xenvmc_helper_now_ms(void)
 {
-	return jiffies_to_msecs(jiffies);
+	return jiffies64_to_msecs(get_jiffies_64());
 }

@@ -16,7 +16,9 @@ struct net_device *xenvmc_helper_next_net_device(struct net_device *dev)
 
 bool xenvmc_helper_net_device_is_netfront(const struct net_device *dev)
 {
-	return dev->dev.parent && dev->dev.parent->driver && !strcmp(dev->dev.parent->driver->name, "vif");
+	const struct device_driver *driver = dev->dev.parent ? READ_ONCE(dev->dev.parent->driver) : NULL;
+
+	return driver && !strcmp(driver->name, "vif");
 }
 
 struct in_ifaddr *xenvmc_helper_first_ipv4_address(const struct net_device *dev)

@@ -5,11 +5,11 @@
 //! C headers: `include/linux/inetdevice.h`, `include/net/addrconf.h`, `include/linux/netdevice.h`.
 
 use core::ffi::c_void;
+use kernel::container_of;
 use kernel::ffi::{
     c_int,
     c_ulong, //
 };
-use kernel::container_of;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::types::Opaque;
@@ -70,6 +70,11 @@ unsafe impl<H: Changed> Sync for Notifier<H> {}
 /// Makes the C callback for one of the three blocks.
 macro_rules! callback {
     ($name:ident, $field:ident) => {
+        /// A callback of a notifier chain.
+        ///
+        /// # Safety
+        ///
+        /// Only the chain calls it, with the block that was registered.
         unsafe extern "C" fn $name<H: Changed>(
             block: *mut bindings::notifier_block,
             _event: c_ulong,

@@ -53,11 +53,8 @@ pub trait Connection: Sized + Send + Sync + 'static {
     fn sendmsg(this: &Arc<Adopted<Self>>, message: &mut Message<'_>) -> Result<usize>;
 
     /// Receives; `recvmsg` and everything that ends there.
-    fn recvmsg(
-        this: &Arc<Adopted<Self>>,
-        message: &mut Message<'_>,
-        flags: Flags,
-    ) -> Result<usize>;
+    fn recvmsg(this: &Arc<Adopted<Self>>, message: &mut Message<'_>, flags: Flags)
+        -> Result<usize>;
 
     /// Whether there is something to read that TCP does not know of; asked by `poll` after TCP said no.
     ///
@@ -185,7 +182,9 @@ impl<C: Connection> Adopted<C> {
     ///
     /// `sk` must be alive, and the caller in a method of the socket, in an RCU-tasks read-side section (no voluntary
     /// sleep) from loading `sk_prot` on, or hold the socket lock, for `'a`.
-    pub(crate) unsafe fn of<'a>(sk: *mut bindings::sock) -> core::result::Result<ArcBorrow<'a, Self>, *const bindings::proto> {
+    pub(crate) unsafe fn of<'a>(
+        sk: *mut bindings::sock,
+    ) -> core::result::Result<ArcBorrow<'a, Self>, *const bindings::proto> {
         // SAFETY: alive; READ_ONCE semantics.
         let proto: *const bindings::proto =
             unsafe { core::ptr::addr_of!((*sk).__sk_common.skc_prot).read_volatile() };
@@ -195,7 +194,13 @@ impl<C: Connection> Adopted<C> {
         }
         // SAFETY: only `install` makes tables with these methods, inside an `Adopted<C>` that lives in an `Arc` and
         // outlives the section that the caller is in.
-        Ok(unsafe { ArcBorrow::from_raw(container_of!(proto.cast::<UnsafeCell<bindings::proto>>(), Self, proto)) })
+        Ok(unsafe {
+            ArcBorrow::from_raw(container_of!(
+                proto.cast::<UnsafeCell<bindings::proto>>(),
+                Self,
+                proto
+            ))
+        })
     }
 
     /// Returns what a locked socket was taken over with, if it was.
@@ -263,12 +268,7 @@ impl<C: Connection> Adopted<C> {
         let len = message.len();
         // SAFETY: `original` is TCP's table, the socket is alive and the message valid for the call.
         let sent = unsafe {
-            methods::call_sendmsg(
-                self.original,
-                self.socket.as_ptr(),
-                message.as_ptr(),
-                len,
-            )
+            methods::call_sendmsg(self.original, self.socket.as_ptr(), message.as_ptr(), len)
         };
         kernel::error::to_result(sent).map(|()| sent as usize)
     }
@@ -351,9 +351,7 @@ impl<'a, C: Connection> Guard<'a, C> {
     /// Returns the locked socket and what the lock protects.
     pub fn split(&mut self) -> (&mut Locked<'a>, &mut C::Locked) {
         // SAFETY: as in `state`.
-        (&mut self.locked, unsafe {
-            &mut *self.adopted.locked.get()
-        })
+        (&mut self.locked, unsafe { &mut *self.adopted.locked.get() })
     }
 
     /// Gives the socket's methods back, once; later calls do nothing.
@@ -376,7 +374,12 @@ impl<'a, C: Connection> Guard<'a, C> {
         C::restored(self);
         // SAFETY: `grace` is used for nothing else and this code runs once, as the pointer above changes once. The
         // callback gets back the reference that the socket owned.
-        unsafe { bindings::call_rcu_tasks(adopted.grace.get(), Some(methods::drop_socket_reference::<C>)) };
+        unsafe {
+            bindings::call_rcu_tasks(
+                adopted.grace.get(),
+                Some(methods::drop_socket_reference::<C>),
+            )
+        };
     }
 
     /// Makes `splice` read through our `recvmsg` from now on. Needs a descriptor; does nothing when done already.

@@ -59,7 +59,10 @@ pub fn why_not_adopt(locked: &Locked<'_>) -> Option<Decline> {
     let sk = locked.socket().as_ptr();
     // SAFETY: alive and locked.
     let proto: *const bindings::proto = unsafe { (*sk).__sk_common.skc_prot };
-    let tcp = [&raw const bindings::tcp_prot, &raw const bindings::tcpv6_prot];
+    let tcp = [
+        &raw const bindings::tcp_prot,
+        &raw const bindings::tcpv6_prot,
+    ];
     if !tcp.contains(&proto) {
         return Some(Decline::Protocol);
     }
@@ -102,7 +105,10 @@ pub fn why_not_switch(locked: &Locked<'_>) -> Option<Decline> {
             return Some(Decline::CgroupBpf);
         }
     }
-    if TCP_CALLBACKS.copy().is_some_and(|tcp| tcp != Callbacks::of(sk)) {
+    if TCP_CALLBACKS
+        .copy()
+        .is_some_and(|tcp| tcp != Callbacks::of(sk))
+    {
         return Some(Decline::Callbacks);
     }
     needs_tcp(locked.socket())

@@ -56,8 +56,15 @@ pub fn after<T: AfterGrace>(target: Arc<T>, flags: kernel::alloc::Flags) -> Resu
     Ok(())
 }
 
+/// Calls the target and frees the call.
+///
+/// # Safety
+///
+/// Only RCU calls it, once, with the head that [`after`] queued.
 unsafe extern "C" fn run<T: AfterGrace>(head: *mut bindings::callback_head) {
     // SAFETY: `head` is the field of a `Call<T>` that `after` leaked for us.
-    let call = unsafe { KBox::<Call<T>>::from_raw(container_of!(Opaque::cast_from(head), Call<T>, head).cast_mut()) };
+    let call = unsafe {
+        KBox::<Call<T>>::from_raw(container_of!(Opaque::cast_from(head), Call<T>, head).cast_mut())
+    };
     call.target.clone().grace_ended();
 }

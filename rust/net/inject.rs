@@ -39,10 +39,7 @@ impl Drop for Packets {
 }
 
 impl Packets {
-    fn fill(
-        len: usize,
-        mut copy: impl FnMut(usize, &mut [u8]) -> Result,
-    ) -> Result<Self> {
+    fn fill(len: usize, mut copy: impl FnMut(usize, &mut [u8]) -> Result) -> Result<Self> {
         let mut packets = Self(KVec::with_capacity(
             len.div_ceil(BYTES_PER_PACKET),
             GFP_KERNEL,

@@ -26,11 +26,7 @@ unsafe impl Backend for BhBackend {
     type State = bindings::spinlock_t;
     type GuardState = ();
 
-    unsafe fn init(
-        ptr: *mut Self::State,
-        name: *const c_char,
-        key: *mut bindings::lock_class_key,
-    ) {
+    unsafe fn init(ptr: *mut Self::State, name: *const c_char, key: *mut bindings::lock_class_key) {
         // SAFETY: the caller's promise.
         unsafe { bindings::spin_lock_init(ptr.cast(), name, key.cast()) }
     }

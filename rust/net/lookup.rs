@@ -17,11 +17,13 @@ use xenvmc_core::message::{
 ///
 /// Process or softirq context. Sockets bound to a device are not found.
 pub fn find_established(tuple: &Tuple) -> Option<ARef<Socket>> {
+    // Sockets of TCP are freed after a grace period only as to their memory's type: without this the walk could leave it.
+    let _rcu = kernel::sync::rcu::read_lock();
     let (local_port, remote_port) = (tuple.src_port, tuple.dst_port.to_be());
     // The lookup wants a packet's view: the source of what arrives is the remote end.
     let sk = match (tuple.dst, tuple.src) {
         (Address::V4(source), Address::V4(destination)) => {
-            // SAFETY: `init_net` lives for ever; the lookup takes its own RCU protection.
+            // SAFETY: `init_net` lives for ever; under RCU.
             unsafe {
                 bindings::lookup_established_v4(
                     u32::from_ne_bytes(source),

@@ -113,7 +113,14 @@ impl Message<'_> {
     /// Returns how many bytes are left to send or to fill.
     pub fn len(&self) -> usize {
         // SAFETY: `count` is plain data in each kind of iterator.
-        unsafe { self.raw.msg_iter.__bindgen_anon_1.__bindgen_anon_1.as_ref().count }
+        unsafe {
+            self.raw
+                .msg_iter
+                .__bindgen_anon_1
+                .__bindgen_anon_1
+                .as_ref()
+                .count
+        }
     }
 
     /// Whether nothing is left to send or to fill.

@@ -149,6 +149,11 @@ unsafe fn enter<C: Connection>(
     unsafe { Adopted::<C>::of(sk) }.map(Arc::from)
 }
 
+/// A method of an adopted socket.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn sendmsg<C: Connection>(
     sk: *mut bindings::sock,
     msg: *mut bindings::msghdr,
@@ -158,14 +163,17 @@ unsafe extern "C" fn sendmsg<C: Connection>(
     // SAFETY: called by the socket layer as a method of the live socket `sk`.
     match unsafe { enter::<C>(sk) } {
         // SAFETY: `msg` is a message for sending, ours for the call.
-        Ok(adopted) => to_int(C::sendmsg(&adopted, &mut unsafe {
-            Message::from_raw(msg)
-        })),
+        Ok(adopted) => to_int(C::sendmsg(&adopted, &mut unsafe { Message::from_raw(msg) })),
         // SAFETY: the table that the socket has now, with the caller's own arguments.
         Err(proto) => unsafe { call_sendmsg(proto, sk, msg, len) },
     }
 }
 
+/// A method of an adopted socket.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn recvmsg<C: Connection>(
     sk: *mut bindings::sock,
     msg: *mut bindings::msghdr,
@@ -176,17 +184,21 @@ unsafe extern "C" fn recvmsg<C: Connection>(
     let flags = Flags::from_raw(flags);
     // SAFETY: as in `sendmsg`.
     match unsafe { enter::<C>(sk) } {
-        // SAFETY: `msg` is a message for receiving, ours for the call.
-        Ok(adopted) => to_int(C::recvmsg(
-            &adopted,
-            &mut unsafe { Message::from_raw(msg) },
-            flags,
-        )),
+        Ok(adopted) => {
+            // SAFETY: `msg` is a message for receiving, ours for the call.
+            let mut message = unsafe { Message::from_raw(msg) };
+            to_int(C::recvmsg(&adopted, &mut message, flags))
+        }
         // SAFETY: as in `sendmsg`.
         Err(proto) => unsafe { call_recvmsg(proto, sk, msg, len, flags) },
     }
 }
 
+/// A method of an adopted socket.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn close<C: Connection>(sk: *mut bindings::sock, timeout: c_long) {
     let _inside = Inside::enter();
     // SAFETY: as in `sendmsg`.
@@ -201,6 +213,11 @@ unsafe extern "C" fn close<C: Connection>(sk: *mut bindings::sock, timeout: c_lo
     unsafe { call!(proto, close(sk, timeout)) }
 }
 
+/// A method of an adopted socket.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn shutdown<C: Connection>(sk: *mut bindings::sock, how: c_int) {
     // SAFETY: called with the socket lock held.
     let proto = match unsafe { Adopted::<C>::of(sk) } {
@@ -216,6 +233,11 @@ unsafe extern "C" fn shutdown<C: Connection>(sk: *mut bindings::sock, how: c_int
     unsafe { call!(proto, shutdown(sk, how)) }
 }
 
+/// A method of an adopted socket.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn disconnect<C: Connection>(sk: *mut bindings::sock, flags: c_int) -> c_int {
     let _inside = Inside::enter();
     // SAFETY: called with the socket lock held.
@@ -232,6 +254,11 @@ unsafe extern "C" fn disconnect<C: Connection>(sk: *mut bindings::sock, flags: c
     unsafe { call!(proto, disconnect(sk, flags)) }
 }
 
+/// A method of an adopted socket.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn destroy<C: Connection>(sk: *mut bindings::sock) {
     // SAFETY: the socket is dead and nobody else uses it; the reference that the socket owns outlives this call by a
     // grace period.
@@ -247,6 +274,11 @@ unsafe extern "C" fn destroy<C: Connection>(sk: *mut bindings::sock) {
     unsafe { call!(proto, destroy(sk)) }
 }
 
+/// A method of an adopted socket.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn release_cb<C: Connection>(sk: *mut bindings::sock) {
     // SAFETY: called with the socket lock held, both spinlock and ownership.
     let proto = match unsafe { Adopted::<C>::of(sk) } {
@@ -261,6 +293,11 @@ unsafe extern "C" fn release_cb<C: Connection>(sk: *mut bindings::sock) {
     unsafe { call!(proto, release_cb(sk)) }
 }
 
+/// A method of an adopted socket.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn ioctl<C: Connection>(
     sk: *mut bindings::sock,
     command: c_int,
@@ -269,9 +306,7 @@ unsafe extern "C" fn ioctl<C: Connection>(
     let _inside = Inside::enter();
     // SAFETY: as in `sendmsg`.
     let (proto, unread) = match unsafe { enter::<C>(sk) } {
-        Ok(adopted) if command == SIOCINQ => {
-            (adopted.original(), C::unread(&adopted))
-        }
+        Ok(adopted) if command == SIOCINQ => (adopted.original(), C::unread(&adopted)),
         Ok(adopted) => (adopted.original(), 0),
         Err(proto) => (proto, 0),
     };
@@ -285,6 +320,11 @@ unsafe extern "C" fn ioctl<C: Connection>(
     result
 }
 
+/// A method of an adopted socket.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn setsockopt<C: Connection>(
     sk: *mut bindings::sock,
     level: c_int,
@@ -305,6 +345,11 @@ unsafe extern "C" fn setsockopt<C: Connection>(
     unsafe { call!(proto, setsockopt(sk, level, name, value, len)) }
 }
 
+/// A method of an adopted socket.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn getsockopt<C: Connection>(
     sk: *mut bindings::sock,
     level: c_int,
@@ -316,9 +361,7 @@ unsafe extern "C" fn getsockopt<C: Connection>(
     // SAFETY: as in `sendmsg`.
     let proto = match unsafe { enter::<C>(sk) } {
         Ok(adopted) => {
-            if level == bindings::SOL_TCP as i32
-                && name == bindings::TCP_ZEROCOPY_RECEIVE as i32
-            {
+            if level == bindings::SOL_TCP as i32 && name == bindings::TCP_ZEROCOPY_RECEIVE as i32 {
                 C::option(&adopted, level, name);
             }
             adopted.original()
@@ -329,6 +372,11 @@ unsafe extern "C" fn getsockopt<C: Connection>(
     unsafe { call!(proto, getsockopt(sk, level, name, value, len)) }
 }
 
+/// A method of an adopted socket.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn psock_update_sk_prot<C: Connection>(
     sk: *mut bindings::sock,
     psock: *mut bindings::sk_psock,
@@ -355,6 +403,11 @@ unsafe extern "C" fn psock_update_sk_prot<C: Connection>(
     unsafe { call!(proto, psock_update_sk_prot(sk, psock, restore)) }
 }
 
+/// A method of an adopted socket.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn sock_is_readable<C: Connection>(sk: *mut bindings::sock) -> bool {
     // SAFETY: called as a method of a live socket; this section does not sleep.
     match unsafe { Adopted::<C>::of(sk) } {
@@ -364,6 +417,11 @@ unsafe extern "C" fn sock_is_readable<C: Connection>(sk: *mut bindings::sock) ->
     }
 }
 
+/// A method of an adopted socket.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn stream_memory_free<C: Connection>(
     sk: *const bindings::sock,
     wake: c_int,
@@ -386,6 +444,10 @@ unsafe extern "C" fn stream_memory_free<C: Connection>(
 }
 
 /// Drops the reference of a socket that was given back, after the grace period.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto`.
 pub(crate) unsafe extern "C" fn drop_socket_reference<C: Connection>(
     head: *mut bindings::callback_head,
 ) {

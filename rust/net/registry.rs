@@ -117,8 +117,7 @@ impl<C: Connection> Registry<C> {
         // SAFETY: under the lock; `adopted` is listed, and so are its neighbours.
         unsafe {
             let bindings::list_head { next, prev } = Self::node(adopted).read();
-            let (next, prev): (*const Adopted<C>, *const Adopted<C>) =
-                (next.cast(), prev.cast());
+            let (next, prev): (*const Adopted<C>, *const Adopted<C>) = (next.cast(), prev.cast());
             if prev.is_null() {
                 inner.first = next;
             } else {

@@ -92,7 +92,8 @@ impl Socket {
     /// Returns the state of TCP's state machine (`TCP_ESTABLISHED`, …). Any context.
     pub fn state(&self) -> u32 {
         // SAFETY: alive; a byte that is read with READ_ONCE semantics.
-        let state = unsafe { core::ptr::addr_of!((*self.as_ptr()).__sk_common.skc_state).read_volatile() };
+        let state =
+            unsafe { core::ptr::addr_of!((*self.as_ptr()).__sk_common.skc_state).read_volatile() };
         u32::from(state)
     }
 

@@ -53,7 +53,10 @@ pub(crate) fn replace(locked: &Locked<'_>) -> Result {
     // SAFETY: valid; readers elsewhere use READ_ONCE, the only writers hold the socket lock.
     let current = unsafe { place.read_volatile() };
     for (original, derived) in tables() {
-        if derived.as_ref().is_some_and(|table| core::ptr::eq(&table.0, current)) {
+        if derived
+            .as_ref()
+            .is_some_and(|table| core::ptr::eq(&table.0, current))
+        {
             return Ok(());
         }
         if core::ptr::eq(original, current) {
@@ -78,7 +81,10 @@ pub(crate) fn restore(locked: &Locked<'_>) {
     // SAFETY: as in `replace`.
     let current = unsafe { place.read_volatile() };
     for (original, derived) in tables() {
-        if derived.as_ref().is_some_and(|table| core::ptr::eq(&table.0, current)) {
+        if derived
+            .as_ref()
+            .is_some_and(|table| core::ptr::eq(&table.0, current))
+        {
             // SAFETY: as in `replace`; the original is static.
             unsafe { place.write_volatile(original) };
         }

@@ -54,6 +54,10 @@ unsafe impl<H: StateHandler> Send for StateProbe<H> {}
 unsafe impl<H: StateHandler> Sync for StateProbe<H> {}
 
 /// Notes the tracepoint in `found` if it is ours.
+///
+/// # Safety
+///
+/// Only the tracepoint code calls it, with what was registered.
 unsafe extern "C" fn find(tracepoint: *mut bindings::tracepoint, found: *mut c_void) {
     // SAFETY: the kernel iterates over valid tracepoints; their names are C strings that live for ever.
     let name = unsafe { CStr::from_char_ptr((*tracepoint).name) };
@@ -72,9 +76,7 @@ impl<H: StateHandler> StateProbe<H> {
     pub fn register(handler: Arc<H>) -> Result<Self> {
         let mut tracepoint: *mut bindings::tracepoint = core::ptr::null_mut();
         // SAFETY: `find` fits, and writes to `tracepoint` during the call only.
-        unsafe {
-            bindings::for_each_kernel_tracepoint(Some(find), (&raw mut tracepoint).cast())
-        };
+        unsafe { bindings::for_each_kernel_tracepoint(Some(find), (&raw mut tracepoint).cast()) };
         if tracepoint.is_null() {
             return Err(ENOENT);
         }
@@ -116,6 +118,11 @@ impl<H: StateHandler> Drop for StateProbe<H> {
     }
 }
 
+/// A callback of the kernel's tracepoints.
+///
+/// # Safety
+///
+/// Only the tracepoint code calls it, with what was registered.
 unsafe extern "C" fn probe<H: StateHandler>(
     data: *mut c_void,
     sk: *const bindings::sock,

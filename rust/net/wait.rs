@@ -9,13 +9,17 @@ use crate::adopted::{
     Connection, //
 };
 use crate::socket::Socket;
-use kernel::ffi::c_long;
 use kernel::container_of;
+use kernel::ffi::c_long;
 use kernel::prelude::*;
 use kernel::task::Task;
 use net_sys as bindings;
 
 /// What wakes our own sleepers: as `woken_wake_function`, which those of TCP's methods have, but another address.
+///
+/// # Safety
+///
+/// Only the wait queue's code calls it, for an entry of [`Adopted::wait`].
 unsafe extern "C" fn wake(
     entry: *mut bindings::wait_queue_entry,
     mode: kernel::ffi::c_uint,
@@ -107,10 +111,9 @@ impl<C: Connection> Adopted<C> {
             if kernel::current!().signal_pending() {
                 break Woken::Signal;
             }
-            // SAFETY: process context, an entry of `woken_wake_function` on a queue.
-            *timeout = unsafe {
-                bindings::wait_woken(&mut entry, bindings::TASK_INTERRUPTIBLE, *timeout)
-            };
+            *timeout =
+                // SAFETY: process context, an entry of `woken_wake_function` on a queue.
+                unsafe { bindings::wait_woken(&mut entry, bindings::TASK_INTERRUPTIBLE, *timeout) };
         };
         // SAFETY: added above, to the same queue.
         unsafe { bindings::remove_wait_queue(queue, &mut entry) };
@@ -128,7 +131,6 @@ impl<C: Connection> Adopted<C> {
             }
         }
     }
-
 }
 
 impl Socket {

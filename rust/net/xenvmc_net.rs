@@ -47,15 +47,15 @@ pub use eligible::{
 pub use grace::{
     after,
     barrier,
-    AfterGrace,
     synchronize, //
+    AfterGrace,
 };
 pub use lookup::find_established;
-pub use methods::calls_inside;
 pub use message::{
     Flags,
     Message, //
 };
+pub use methods::calls_inside;
 pub use registry::Registry;
 pub use socket::{
     Locked,

@@ -24,9 +24,9 @@ use core::{
     },
 };
 use kernel::{
-    page::PAGE_SIZE,
     error::to_result,
     iov::IovIterDest,
+    page::PAGE_SIZE,
     prelude::*, //
 };
 

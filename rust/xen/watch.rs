@@ -180,6 +180,10 @@ impl<H: ReadyHandler> Ready<H> {
     }
 
     /// Entry from the kernel's notifier chain.
+    ///
+    /// # Safety
+    ///
+    /// Only xenbus calls it, with the block that was registered.
     unsafe extern "C" fn call(
         block: *mut xen_sys::notifier_block,
         _event: c_ulong,
