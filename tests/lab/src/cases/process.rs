@@ -20,6 +20,9 @@ const BYTES: u64 = 1 << 20;
 /// More bytes than any ring and TCP have room for.
 const TOO_MANY: u64 = 64 << 20;
 
+/// Connections of processes that are killed.
+const DOOMED: usize = 8;
+
 /// Signals during a transfer.
 const SIGNALS: u64 = 50;
 
@@ -99,17 +102,16 @@ pub(super) fn killed_receiver(bench: &Bench) -> Result<()> {
 /// Both at once, with bytes on the way both ways and many connections.
 pub(super) fn killed_both(bench: &Bench) -> Result<()> {
     let doomed = [bench.another_peer(GUEST1)?, bench.another_peer(GUEST2)?];
-    let pairs = bench.pairs_between(&doomed[0], &doomed[1], GUEST2.address().into(), 20)?;
+    let pairs = bench.pairs_between(&doomed[0], &doomed[1], GUEST2.address().into(), DOOMED)?;
+    pairs.iter().try_for_each(Pair::accelerate)?;
     let mut running = Vec::new();
-    for pair in &pairs {
-        pair.accelerate()?;
-        for end in [&pair.a, &pair.b] {
-            running.push(end.start("send")?);
-            running.push(end.start("recv")?);
-        }
+    for end in pairs.iter().flat_map(|pair| [&pair.a, &pair.b]) {
+        running.push(end.start("send")?);
+        running.push(end.start("recv")?);
     }
     for pair in &pairs {
-        while pair.a.call("progress")?.number("received") < SOME {}
+        let start = pair.a.state()?.number("ring_received");
+        while pair.a.state()?.number("ring_received") < start + SOME {}
     }
     doomed[0].kill()?;
     doomed[1].kill()?;
