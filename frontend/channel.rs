@@ -51,7 +51,8 @@ use xenvmc_core::queue;
 use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::wire::{
     root,
-    SlotId, //
+    SlotId,
+    CONTROL_ENTRIES, //
 };
 use xenvmc_core::{
     Decline,
@@ -266,6 +267,8 @@ impl Channel {
 
     /// Sends a control message. Softirq or process context.
     ///
+    /// Requests leave half of the queue for answers: two ends that both wait for room to answer would wait for ever.
+    ///
     /// # Errors
     ///
     /// [`Decline::QueueFull`] if the peer has not read enough of what was sent before; [`Decline::NoChannel`].
@@ -275,8 +278,12 @@ impl Channel {
             let mut out = self.control_out.lock();
             let cons = theirs.root().word(root::CONTROL_CONS);
             let room = out.room(cons.load_acquire());
+            let kept = match message {
+                Message::Open { .. } => CONTROL_ENTRIES / 2,
+                _ => 0,
+            };
             match room {
-                Ok(0) => return Err(Decline::QueueFull),
+                Ok(room) if room <= kept => return Err(Decline::QueueFull),
                 Ok(_) => {}
                 Err(error) => {
                     drop(out);

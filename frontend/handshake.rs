@@ -125,9 +125,19 @@ pub(crate) fn ask(
             Ok(())
         }
         Err(reason) => {
-            // As if the peer had refused: it never heard of it.
-            stream.agreement().lock().next(Event::Refused);
-            finish(stream, channel);
+            // As if it had never been made, which is what the peer believes: it may be made again.
+            let slot = {
+                let mut agreement = stream.agreement().lock();
+                let slot = agreement.slot.take();
+                *agreement = Agreement::new();
+                slot
+            };
+            if let Some(slot) = slot {
+                channel.put_slot(slot);
+            }
+            if stream.has_ended() {
+                stream.set_phase(Phase::Over);
+            }
             Err(reason)
         }
     }
