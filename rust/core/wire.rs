@@ -22,10 +22,6 @@ pub const CONTROL_ENTRIES: u32 = 64;
 /// Pages of the control queue.
 pub const CONTROL_PAGES: usize = 1;
 
-/// Messages taken in one go after which the consumer of a control queue sends an event, because the
-/// producer may wait for room (protocol §5.2).
-pub const CONTROL_BATCH: u32 = 32;
-
 /// Entries of the notice queue, of 4 bytes each.
 pub const NOTICE_ENTRIES: u32 = 4096;
 

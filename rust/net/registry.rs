@@ -144,7 +144,8 @@ impl<C: Connection> Registry<C> {
         Some(unsafe { ArcBorrow::from_raw(inner.first) }.into())
     }
 
-    /// Calls `visit` for each listed socket, under the registry's lock: it must be short and take no lock.
+    /// Calls `visit` for each listed socket, under the registry's lock: it must be short and take no lock under which a
+    /// socket is listed.
     pub fn for_each(&self, mut visit: impl FnMut(&Adopted<C>)) {
         let inner = self.inner.lock();
         let mut next = inner.first;

@@ -10,7 +10,7 @@
 //! * [`inject`]: giving bytes back to TCP;
 //! * [`address`]: the addresses of the netfront devices, and changes of them.
 //!
-//! Reference: `Documentation/locking` and `Documentation/semantics` of this project; `net/ipv4/tcp.c`, `net/tls/tls_main.c`
+//! Reference: `Documentation/locking.md` of this project; `net/ipv4/tcp.c`, `net/tls/tls_main.c`
 //! and `net/ipv4/tcp_bpf.c` of the kernel for how others do the same.
 
 #![deny(missing_docs)]
