@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Carries out a plan in a lab: rows of netperf with the modules in two states, in turn, and what a
+//! guest can do by itself.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, ensure};
+use lab_driver::{Lab, interrupt};
+
+use crate::{
+    modules::{Loaded, Modules},
+    netperf::{self, Found},
+    plan::{Plan, Row, Test},
+    results::{Bound, RowResult, Run, Side, median},
+    screen::Screen,
+    snapshot::{CLIENT, Counts, SERVER, Snapshot},
+};
+
+/// Where the probe is put in a guest.
+const PROBE: &str = "/tmp/demo-probe";
+
+/// Milliseconds for one run of the probe.
+const PROBE_MS: &str = "500";
+
+/// Seconds for one run over loopback.
+const LOOPBACK_SECONDS: u32 = 2;
+
+/// Part of the payload that must have gone the way that was meant. The rest is that of the
+/// connection's first messages, and of netperf's own.
+const MOST: f64 = 0.9;
+
+/// A lab with all that a plan needs.
+pub struct Bench<'a> {
+    lab: &'a Lab,
+    plan: &'a Plan,
+    modules: Modules<'a>,
+    screen: &'a mut Screen,
+}
+
+impl<'a> Bench<'a> {
+    /// Puts everything into place; no frontend is loaded.
+    ///
+    /// # Errors
+    ///
+    /// A machine refuses, or is gone.
+    pub fn new(
+        lab: &'a Lab,
+        plan: &'a Plan,
+        probe: Vec<u8>,
+        screen: &'a mut Screen,
+    ) -> Result<Self> {
+        let modules = Modules::new(lab)?;
+        netperf::serve(lab, SERVER)?;
+        netperf::serve(lab, CLIENT)?;
+        lab.push_bytes(probe, 0o755, CLIENT, PROBE)?;
+        Ok(Self {
+            lab,
+            plan,
+            modules,
+            screen,
+        })
+    }
+
+    /// Netfront against xenvmc.
+    ///
+    /// # Errors
+    ///
+    /// A run fails, or a machine is gone.
+    pub fn rows(&mut self) -> Result<Vec<RowResult>> {
+        let plan = self.plan;
+        self.screen.title_rows();
+        plan.rows
+            .iter()
+            .map(|&row| self.compare(row, plan.runs, Loaded::Both))
+            .collect()
+    }
+
+    /// No module against the module in the client alone.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Bench::rows`].
+    pub fn no_module(&mut self) -> Result<Vec<RowResult>> {
+        let plan = self.plan;
+        self.screen.title_no_module();
+        plan.no_module
+            .iter()
+            .map(|&row| self.compare(row, plan.no_module_runs, Loaded::Client))
+            .collect()
+    }
+
+    /// What a guest can do by itself, without the module.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Bench::rows`].
+    pub fn bounds(&mut self) -> Result<Vec<Bound>> {
+        let plan = self.plan;
+        self.modules.load(Loaded::Nowhere)?;
+        self.screen.title_bounds();
+        let mut bounds = Vec::new();
+        for &size in &plan.bound_streams {
+            for what in ["memcpy", "zero"] {
+                bounds.push(self.bound(what, "MB/s", size, |lab| probe(lab, what, size))?);
+            }
+            let row = Row {
+                test: Test::Stream,
+                size,
+                goal: None,
+            };
+            bounds.push(self.bound(row.test.name(), row.test.unit(), size, |lab| {
+                loopback(lab, row)
+            })?);
+        }
+        for &size in &plan.bound_transactions {
+            let row = Row {
+                test: Test::RequestResponse,
+                size,
+                goal: None,
+            };
+            bounds.push(self.bound(row.test.name(), row.test.unit(), size, |lab| {
+                loopback(lab, row)
+            })?);
+        }
+        Ok(bounds)
+    }
+
+    /// Runs of `row` without a module and with it where `with` says, in turn. Which of the two comes
+    /// first alternates, so that a drift of the host's speed is not in anybody's favour.
+    fn compare(&mut self, row: Row, runs: u32, with: Loaded) -> Result<RowResult> {
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        for number in 0..runs {
+            let mut order = [Loaded::Nowhere, with];
+            if number % 2 == 1 {
+                order.reverse();
+            }
+            for loaded in order {
+                self.screen
+                    .step(&format!("{row}, {loaded}, run {} of {runs}", number + 1));
+                let run = self
+                    .run(row, loaded)
+                    .with_context(|| format!("{row}, {loaded}"))?;
+                if loaded == with {
+                    after.push(run)
+                } else {
+                    before.push(run)
+                }
+            }
+        }
+        let netfront = Side::new(row, Loaded::Nowhere, before);
+        let result = RowResult::new(row, netfront, Side::new(row, with, after));
+        self.screen.row(&result);
+        Ok(result)
+    }
+
+    fn run(&mut self, row: Row, loaded: Loaded) -> Result<Run> {
+        interrupt::check()?;
+        self.modules.load(loaded)?;
+        let earlier = Snapshot::take(self.lab)?;
+        let found = netperf::run(self.lab, CLIENT, SERVER.address(), row, self.plan.seconds)?;
+        let later = Snapshot::take(self.lab)?;
+        for snapshot in [&earlier, &later] {
+            let is_loaded = |counts: &Counts| counts.get("module_loaded").is_some_and(|&n| n == 1);
+            let is = (is_loaded(&snapshot.client), is_loaded(&snapshot.server));
+            let shall = (loaded != Loaded::Nowhere, loaded == Loaded::Both);
+            ensure!(
+                is == shall,
+                "the module is loaded (client, server): {is:?}, not {shall:?}"
+            );
+        }
+        let mut run = Run::new(found, later.since(&earlier));
+        run.stray = stray(row, loaded, &run);
+        if let Some(stray) = &run.stray {
+            self.screen
+                .line(&format!("{row}, {loaded}: went the wrong way: {stray}"));
+            for machine in [CLIENT, SERVER] {
+                self.screen.line(&self.modules.account(machine)?);
+            }
+        }
+        Ok(run)
+    }
+
+    fn bound(
+        &mut self,
+        test: &str,
+        unit: &str,
+        size: u32,
+        run: impl Fn(&Lab) -> Result<f64>,
+    ) -> Result<Bound> {
+        let mut runs = Vec::new();
+        for number in 1..=self.plan.bound_runs {
+            interrupt::check()?;
+            self.screen.step(&format!(
+                "{test} {size} B in one guest, run {number} of {}",
+                self.plan.bound_runs
+            ));
+            runs.push(run(self.lab)?);
+        }
+        let median = median(&runs);
+        let bound = Bound {
+            test: test.to_owned(),
+            size,
+            unit: unit.to_owned(),
+            runs,
+            median,
+        };
+        self.screen.bound(&bound);
+        Ok(bound)
+    }
+}
+
+/// What speaks against a run's bytes having gone the way that is measured; none if nothing does.
+fn stray(row: Row, loaded: Loaded, run: &Run) -> Option<String> {
+    let sum = |name: &str| {
+        let of = |counts: &Counts| counts.get(name).copied().unwrap_or(0);
+        (of(&run.client) + of(&run.server)) as f64
+    };
+    let (ring, received) = (sum("tx_bytes").min(sum("rx_bytes")), sum("eth0_rx_bytes"));
+    let payload = run.bytes(row);
+    let as_meant = match loaded {
+        // A connection with one request is over before it is worth a ring.
+        Loaded::Both if row.test == Test::ConnectRequestResponse => true,
+        Loaded::Both => ring >= MOST * payload,
+        Loaded::Nowhere | Loaded::Client => ring == 0.0 && received >= MOST * payload,
+    };
+    (!as_meant).then(|| {
+        format!("of {payload:.0} bytes, {ring:.0} went through rings, {received:.0} through eth0")
+    })
+}
+
+fn probe(lab: &Lab, what: &str, size: u32) -> Result<f64> {
+    let text = lab
+        .exec(CLIENT, &[PROBE, what, &size.to_string(), PROBE_MS])?
+        .text();
+    let rate: f64 = text
+        .parse()
+        .with_context(|| format!("{PROBE} printed: {text}"))?;
+    Ok((rate / 1e6).round())
+}
+
+fn loopback(lab: &Lab, row: Row) -> Result<f64> {
+    let Found { value, .. } =
+        netperf::run(lab, CLIENT, Ipv4Addr::LOCALHOST, row, LOOPBACK_SECONDS)?;
+    Ok(value)
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The demo: netperf between two guests of one lab, without and with the modules, in turn.
+//! `scripts/demo` calls it.
+
+mod bench;
+mod chart;
+mod facts;
+mod modules;
+mod netperf;
+mod plan;
+mod plots;
+mod report;
+mod results;
+mod screen;
+mod snapshot;
+
+use std::{
+    env,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use lab_driver::{GuestType, Lab, Options, Progress, interrupt};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::{
+    bench::Bench,
+    plan::Plan,
+    results::{CAVEAT, FORMAT, Results},
+    screen::Screen,
+};
+
+/// The lab's name.
+const LAB: &str = "demo";
+
+/// netperf between two guests, without and with the modules, in turn.
+#[derive(Parser)]
+#[command(name = "demo", version)]
+struct Arguments {
+    /// A subset, in under four minutes.
+    #[arg(long)]
+    quick: bool,
+    /// How the guests are virtualised.
+    #[arg(long = "type", value_enum, default_value_t)]
+    kind: GuestType,
+    /// Where results.json and report.html go.
+    #[arg(long, default_value = "build/demo")]
+    output: PathBuf,
+    /// Measure nothing: make the report of an earlier results.json.
+    #[arg(long, value_name = "RESULTS")]
+    from: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match demo(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\ndemo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo(arguments: &Arguments) -> Result<()> {
+    interrupt::catch()?;
+    if let Some(path) = &arguments.from {
+        let text = fs::read(path).with_context(|| path.display().to_string())?;
+        return write(&arguments.output, &serde_json::from_slice(&text)?);
+    }
+    let plan = if arguments.quick {
+        Plan::quick()
+    } else {
+        Plan::full()
+    };
+    let options = Options {
+        kind: arguments.kind,
+        no_modules: true,
+        ..Options::default()
+    };
+    let _lock = lock(&arguments.output)?;
+    // One that an earlier demo could not take down.
+    Lab::down_by_name(LAB)?;
+    let lab = Guard(Some(Lab::up(LAB, &options, &mut Progress::to_stderr())?));
+    let results = measure(lab.get()?, &plan, arguments.quick)?;
+    lab.down()?;
+    write(&arguments.output, &results)?;
+    conclude(&results)
+}
+
+fn measure(lab: &Lab, plan: &Plan, quick: bool) -> Result<Results> {
+    let probe = env::current_exe()?.with_file_name("demo-probe");
+    let probe = fs::read(&probe).with_context(|| probe.display().to_string())?;
+    let versions = facts::versions(lab)?;
+    let time = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let mut screen = Screen::new(plan.steps());
+    let mut bench = Bench::new(lab, plan, probe, &mut screen)?;
+    let rows = bench.rows()?;
+    let no_module = bench.no_module()?;
+    let bounds = bench.bounds()?;
+    let problems = lab.problems()?;
+    screen.line("");
+    Ok(Results {
+        format: FORMAT,
+        time,
+        quick,
+        seconds: screen.elapsed().as_secs_f64().round(),
+        caveat: CAVEAT.to_owned(),
+        versions,
+        lab: facts::lab(lab),
+        rows,
+        no_module,
+        bounds,
+        problems,
+    })
+}
+
+/// Keeps others from taking down this demo's lab as long as the file lives.
+fn lock(directory: &Path) -> Result<File> {
+    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    let file = File::create(directory.join("lock"))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .ok()
+        .context("another demo is running in this checkout")?;
+    Ok(file)
+}
+
+/// Writes the files and says where they are.
+fn write(directory: &Path, results: &Results) -> Result<()> {
+    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    let json = serde_json::to_string_pretty(results)? + "\n";
+    for (name, text) in [
+        ("results.json", json),
+        ("report.html", report::page(results)?),
+    ] {
+        let path = directory.join(name);
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+/// Says what came out; fails when runs did not go the way that is measured.
+fn conclude(results: &Results) -> Result<()> {
+    println!("{CAVEAT}");
+    for problem in &results.problems {
+        println!("problem: {problem}");
+    }
+    let rows = || results.rows.iter().chain(&results.no_module);
+    let goals = rows().filter(|row| row.goal.is_some()).count();
+    let met = rows()
+        .filter(|row| row.goal.is_some() && row.is_met())
+        .count();
+    println!(
+        "{met} of {goals} goals met, {} problems in the logs",
+        results.problems.len()
+    );
+    let strays: usize = rows().map(|row| row.strays()).sum();
+    ensure!(
+        strays == 0,
+        "{strays} runs did not go the way that is measured (see above)"
+    );
+    Ok(())
+}
+
+/// A lab that is taken down whatever happens.
+struct Guard(Option<Lab>);
+
+impl Guard {
+    fn get(&self) -> Result<&Lab> {
+        self.0.as_ref().context("the lab is down")
+    }
+
+    fn down(mut self) -> Result<()> {
+        self.0.take().map_or(Ok(()), Lab::down)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.take().map(Lab::down) {
+            eprintln!("demo: the lab does not go down: {error:#}");
+        }
+    }
+}

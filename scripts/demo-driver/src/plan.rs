@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is measured: one [`Plan`] for the whole demo, one for the quick one.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What netperf does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Test {
+    /// One direction, as much as possible.
+    #[serde(rename = "TCP_STREAM")]
+    Stream,
+    /// A request and an answer at a time, over one connection.
+    #[serde(rename = "TCP_RR")]
+    RequestResponse,
+    /// Connect, one request, one answer, close.
+    #[serde(rename = "TCP_CRR")]
+    ConnectRequestResponse,
+}
+
+impl Test {
+    /// netperf's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stream => "TCP_STREAM",
+            Self::RequestResponse => "TCP_RR",
+            Self::ConnectRequestResponse => "TCP_CRR",
+        }
+    }
+
+    /// Unit of its results.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Stream => "Mb/s",
+            Self::RequestResponse | Self::ConnectRequestResponse => "1/s",
+        }
+    }
+
+    /// What costs are counted per.
+    pub fn per(self) -> &'static str {
+        match self {
+            Self::Stream => "MB",
+            Self::RequestResponse | Self::ConnectRequestResponse => "transaction",
+        }
+    }
+}
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row {
+    /// What netperf does.
+    pub test: Test,
+    /// Bytes of a message, in both directions for a transaction.
+    pub size: u32,
+    /// The least ratio that is asked for.
+    pub goal: Option<f64>,
+}
+
+impl Row {
+    const fn new(test: Test, size: u32) -> Self {
+        Self {
+            test,
+            size,
+            goal: None,
+        }
+    }
+
+    const fn at_least(self, goal: f64) -> Self {
+        Self {
+            goal: Some(goal),
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{} {} B", self.test.name(), self.size))
+    }
+}
+
+/// What is measured, how often and for how long.
+pub struct Plan {
+    /// Netfront against xenvmc.
+    pub rows: Vec<Row>,
+    /// Runs of each side of such a row.
+    pub runs: u32,
+    /// No module against the module in the client alone.
+    pub no_module: Vec<Row>,
+    /// Runs of each side of such a row: more, as the difference to find is small.
+    pub no_module_runs: u32,
+    /// Sizes of streams whose bounds inside a guest are measured.
+    pub bound_streams: Vec<u32>,
+    /// Sizes of transactions for which loopback is measured.
+    pub bound_transactions: Vec<u32>,
+    /// Runs of each bound.
+    pub bound_runs: u32,
+    /// Seconds of each run of netperf.
+    pub seconds: u32,
+}
+
+impl Plan {
+    /// Everything.
+    pub fn full() -> Self {
+        use Test::{ConnectRequestResponse, RequestResponse, Stream};
+        Self {
+            rows: vec![
+                Row::new(Stream, 64),
+                Row::new(Stream, 256),
+                Row::new(Stream, 1024),
+                Row::new(Stream, 4096),
+                Row::new(Stream, 16384).at_least(10.0),
+                Row::new(Stream, 65536),
+                Row::new(RequestResponse, 1).at_least(8.0),
+                Row::new(RequestResponse, 64),
+                Row::new(RequestResponse, 1024),
+                Row::new(RequestResponse, 16384),
+                Row::new(ConnectRequestResponse, 1).at_least(1.0),
+            ],
+            runs: 3,
+            no_module: vec![
+                Row::new(Stream, 16384).at_least(0.98),
+                Row::new(RequestResponse, 1).at_least(0.98),
+            ],
+            no_module_runs: 6,
+            bound_streams: vec![64, 256, 1024, 4096, 16384, 65536],
+            bound_transactions: vec![1, 64, 1024, 16384],
+            bound_runs: 3,
+            seconds: 3,
+        }
+    }
+
+    /// What shows in a few minutes how things are.
+    pub fn quick() -> Self {
+        use Test::{ConnectRequestResponse, RequestResponse, Stream};
+        Self {
+            rows: vec![
+                Row::new(Stream, 1024),
+                Row::new(Stream, 16384).at_least(10.0),
+                Row::new(RequestResponse, 1).at_least(8.0),
+                Row::new(ConnectRequestResponse, 1).at_least(1.0),
+            ],
+            runs: 3,
+            no_module: vec![Row::new(Stream, 16384).at_least(0.98)],
+            no_module_runs: 3,
+            bound_streams: vec![16384],
+            bound_transactions: vec![1],
+            bound_runs: 1,
+            seconds: 2,
+        }
+    }
+
+    /// Number of all runs.
+    pub fn steps(&self) -> u32 {
+        let pairs =
+            self.rows.len() as u32 * self.runs + self.no_module.len() as u32 * self.no_module_runs;
+        // Three bounds for each size of a stream: memcpy, /dev/zero, loopback.
+        let bounds = self.bound_streams.len() * 3 + self.bound_transactions.len();
+        pairs * 2 + bounds as u32 * self.bound_runs
+    }
+}
