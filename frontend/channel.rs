@@ -393,6 +393,20 @@ impl Channel {
         self.slots.lock().free(extent);
     }
 
+    /// The connections that have slots; for walks that take other locks. Process context.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn streams(&self) -> Result<KVec<(SlotId, Arc<AdoptedStream>)>> {
+        let mut streams = KVec::new();
+        let used = self.slots.lock().used() as usize;
+        // Room outside of the lock; what comes meanwhile is little.
+        streams.reserve(used + 16, GFP_KERNEL)?;
+        self.slots.lock().streams(&mut streams)?;
+        Ok(streams)
+    }
+
     /// The table of slots and extents.
     pub(crate) fn slots(&self) -> &BhSpinLock<Slots> {
         &self.slots

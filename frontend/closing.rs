@@ -41,9 +41,7 @@ pub(crate) const CLOSE_MS: i64 = 5_000;
 
 /// The streams that have slots; none if there is no memory, which is then tried again.
 fn streams(channel: &Channel) -> Option<KVec<(SlotId, Arc<AdoptedStream>)>> {
-    let mut streams = KVec::new();
-    channel.slots().lock().streams(&mut streams).ok()?;
-    Some(streams)
+    channel.streams().ok()
 }
 
 /// Does what the state of a channel that ends asks for. The upkeep, under the channel's control lock.

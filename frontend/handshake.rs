@@ -105,6 +105,7 @@ pub(crate) fn ask(
         if asked {
             agreement.slot = Some(slot);
             agreement.id = id;
+            stream.set_request(id);
         }
         asked
     };
@@ -272,12 +273,7 @@ fn handle_open(
 
 /// Finds the connection that request `id` was for.
 fn asking(channel: &Channel, id: u32) -> Option<Arc<AdoptedStream>> {
-    let mut streams = KVec::new();
-    channel.slots().lock().streams(&mut streams).ok()?;
-    streams
-        .into_iter()
-        .map(|(_, stream)| stream)
-        .find(|stream| stream.agreement().lock().id == id)
+    channel.slots().lock().find(|stream| stream.request() == id)
 }
 
 fn handle_accept(
@@ -408,10 +404,9 @@ fn leave(stream: &Arc<AdoptedStream>, channel: &Channel, own: SlotId) {
 /// Looks after all connections: does what their peers ask for, and releases those that have ended here; false = some are
 /// left for want of room.
 pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
-    let mut streams = KVec::new();
-    if channel.slots().lock().streams(&mut streams).is_err() {
+    let Ok(streams) = channel.streams() else {
         return false;
-    }
+    };
     let mut all = true;
     for (own, stream) in streams {
         if !stream.has_ended() {
@@ -455,21 +450,21 @@ pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
 /// Ends all agreements of a channel that is over: nothing of the peer is used any more.
 pub(crate) fn end_all(channel: &Arc<Channel>) {
     loop {
-        let ids = channel.slots().lock().take_all();
-        if ids.is_empty() {
+        let Some(id) = channel.slots().lock().first_used() else {
             return;
-        }
-        for id in ids {
-            let stream = channel.slots().lock().stream(id);
-            if let Some(stream) = stream {
+        };
+        let stream = channel.slots().lock().stream(id);
+        match stream {
+            Some(stream) => {
                 stream.agreement().lock().next(Event::ChannelOver);
                 // Its extents go with the whole arena.
                 let _ = stream.detach();
                 finish(&stream, channel);
                 stream.forget_channel();
-            } else {
+                // In case it had another slot in its agreement.
                 channel.put_slot(id);
             }
+            None => channel.put_slot(id),
         }
     }
 }

@@ -212,21 +212,28 @@ impl Slots {
         Ok(())
     }
 
-    /// Gives all slots back, when nothing of the peer is used any more.
-    pub(crate) fn take_all(&mut self) -> KVec<SlotId> {
-        let mut all = KVec::new();
-        for page in &self.pages {
-            for (index, holder) in (0..).zip(&page.holders) {
-                if let (false, Some(id)) = (
-                    matches!(holder, Holder::Free),
-                    SlotId::new(page.slots.page(), index),
-                ) {
-                    if all.push(id, GFP_ATOMIC).is_err() {
-                        return all;
-                    }
-                }
-            }
-        }
-        all
+    /// The connection that `is_wanted` says yes to, if there is one. It must be quick and take no lock.
+    pub(crate) fn find(
+        &self,
+        is_wanted: impl Fn(&AdoptedStream) -> bool,
+    ) -> Option<Arc<AdoptedStream>> {
+        self.pages
+            .iter()
+            .flat_map(|page| &page.holders)
+            .find_map(|holder| match holder {
+                Holder::Stream(stream) if is_wanted(stream) => Some(stream.clone()),
+                _ => None,
+            })
+    }
+
+    /// Some slot that is in use, if there is one.
+    pub(crate) fn first_used(&self) -> Option<SlotId> {
+        self.pages.iter().find_map(|page| {
+            let index = page
+                .holders
+                .iter()
+                .position(|holder| !matches!(holder, Holder::Free))?;
+            SlotId::new(page.slots.page(), index as u32)
+        })
     }
 }

@@ -121,6 +121,8 @@ pub(crate) struct Stream {
     ended: Atomic<bool>,
     /// See [`crate::ready`].
     pub(crate) readiness: Atomic<u32>,
+    /// Number of our request for it, 0 = none.
+    request: Atomic<u32>,
     /// Calls that moved bytes over TCP, for the policy.
     calls: Atomic<u32>,
     /// Bytes that they moved.
@@ -165,6 +167,7 @@ impl Stream {
             epoch: Atomic::new(0),
             ended: Atomic::new(false),
             readiness: Atomic::new(0),
+            request: Atomic::new(0),
             calls: Atomic::new(0),
             moved: Atomic::new(0),
             sends_to_ring: Atomic::new(false),
@@ -220,6 +223,16 @@ impl Stream {
     /// The agreement with the other end.
     pub(crate) fn agreement(&self) -> &BhSpinLock<Agreement> {
         &self.agreement
+    }
+
+    /// Number of our request for it, 0 = none.
+    pub(crate) fn request(&self) -> u32 {
+        self.request.load(Relaxed)
+    }
+
+    /// Notes the number of our request for it.
+    pub(crate) fn set_request(&self, id: u32) {
+        self.request.store(id, Relaxed);
     }
 
     /// How far the connection has come. Any context.
