@@ -52,8 +52,24 @@ pub fn version(lab: &Lab, machine: Machine) -> Result<String> {
 ///
 /// # Errors
 ///
-/// It fails or takes too long, prints something else than expected, or the machine is gone.
+/// It fails or takes too long, moves nothing, or the machine is gone.
 pub fn run(lab: &Lab, machine: Machine, server: Ipv4Addr, row: Row, seconds: u32) -> Result<Found> {
+    let text = print(lab, machine, server, row, seconds)?;
+    parse(&text).with_context(|| format!("{machine}: netperf, {row}, printed:\n{text}"))
+}
+
+/// Runs it, and returns what it prints; it may have moved nothing.
+///
+/// # Errors
+///
+/// It fails or takes too long, or the machine is gone.
+pub fn print(
+    lab: &Lab,
+    machine: Machine,
+    server: Ipv4Addr,
+    row: Row,
+    seconds: u32,
+) -> Result<String> {
     let size = row.size;
     let sizes = match row.test {
         Test::Stream => ["-m".to_owned(), size.to_string()],
@@ -84,8 +100,7 @@ pub fn run(lab: &Lab, machine: Machine, server: Ipv4Addr, row: Row, seconds: u32
         .run()?
         .success()
         .with_context(command)?;
-    let text = output.text();
-    parse(&text).with_context(|| format!("{} printed:\n{text}", command()))
+    Ok(output.text())
 }
 
 /// Understands lines of `NAME=VALUE`.
