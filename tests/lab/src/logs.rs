@@ -12,11 +12,13 @@ use lab_driver::{Lab, Machine, scan};
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Signs of trouble besides those that every lab looks for.
-const SIGNS: [&str; 4] = [
+const SIGNS: [&str; 6] = [
     "self-detected stall",
     "rcu: INFO",
     "invalid opcode",
     "page fault at",
+    "Triple fault",
+    "broke the protocol",
 ];
 
 /// The logs, by the names of those who write them.

@@ -24,7 +24,7 @@ const TOO_MANY: u64 = 64 << 20;
 const DOOMED: usize = 8;
 
 /// Signals during a transfer.
-const SIGNALS: u64 = 50;
+const SIGNALS: u64 = 15;
 
 /// A connection of which one end, or both, belong to processes of their own.
 fn pair_of(bench: &Bench, from: &Arc<Peer>, to: &Arc<Peer>) -> Result<Pair> {
