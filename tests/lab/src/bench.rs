@@ -48,8 +48,10 @@ const FIRST_PORT: u16 = 20000;
 /// A lab, for one test after the other.
 pub(crate) struct Bench {
     lab: Arc<Lab>,
-    /// The modules may not be loaded as usual.
+    /// What is not as usual, besides what is in `loaded`.
     dirty: Cell<bool>,
+    /// The machines whose module is loaded, with its parameters.
+    loaded: RefCell<BTreeMap<Machine, String>>,
     /// The lab is of no use any more.
     spent: Cell<bool>,
     next_port: Cell<u16>,
@@ -66,6 +68,7 @@ impl Bench {
         Ok(Self {
             lab: Arc::new(lab),
             dirty: Cell::new(true),
+            loaded: RefCell::default(),
             spent: Cell::new(false),
             next_port: Cell::new(FIRST_PORT),
             peers: RefCell::default(),
@@ -87,15 +90,19 @@ impl Bench {
     /// Loads the modules as usual, unless that is how they are.
     pub(crate) fn reset(&self) -> Result<()> {
         self.peers.borrow_mut().clear();
-        if self.dirty.replace(false) {
+        if self.dirty.replace(false) || !self.is_loaded_as_usual() {
             self.unload_all()?;
             self.load_backend()?;
             for guest in GUESTS {
                 self.load(guest, "")?;
             }
-            self.dirty.set(false);
         }
         self.wait_peers()
+    }
+
+    fn is_loaded_as_usual(&self) -> bool {
+        let loaded = self.loaded.borrow();
+        loaded.len() == 3 && loaded.values().all(String::is_empty)
     }
 
     /// What is so after each test: all connections are over.
@@ -118,7 +125,7 @@ impl Bench {
         self.spent.get()
     }
 
-    /// The next test finds the modules loaded anew.
+    /// The next test finds the modules loaded anew, whatever they are like now.
     pub(crate) fn set_dirty(&self) {
         self.dirty.set(true);
     }
@@ -202,9 +209,11 @@ impl Bench {
 
     /// Loads the backend.
     pub(crate) fn load_backend(&self) -> Result<()> {
-        self.dirty.set(true);
-        self.shell(Machine::Dom0, "insmod /lib/xenvmc/xenvmc_backend.ko")
-            .map(drop)
+        self.shell(Machine::Dom0, "insmod /lib/xenvmc/xenvmc_backend.ko")?;
+        self.loaded
+            .borrow_mut()
+            .insert(Machine::Dom0, String::new());
+        Ok(())
     }
 
     /// Removes the backend, if it is there.
@@ -214,12 +223,12 @@ impl Bench {
 
     /// Loads a guest's frontend, with these parameters.
     pub(crate) fn load(&self, guest: Machine, parameters: &str) -> Result<()> {
-        self.dirty.set(true);
-        self.shell(
-            guest,
-            &format!("insmod /lib/xenvmc/xenvmc_frontend.ko {parameters}"),
-        )
-        .map(drop)
+        let line = format!("insmod /lib/xenvmc/xenvmc_frontend.ko {parameters}");
+        self.shell(guest, &line)?;
+        self.loaded
+            .borrow_mut()
+            .insert(guest, parameters.to_owned());
+        Ok(())
     }
 
     /// Removes a guest's frontend, if it is there.
@@ -247,7 +256,7 @@ impl Bench {
     }
 
     fn unload_module(&self, machine: Machine, module: &str) -> Result<()> {
-        self.dirty.set(true);
+        self.loaded.borrow_mut().remove(&machine);
         let line = format!("[ ! -e /sys/module/{module} ] || rmmod {module}");
         let output = self.try_shell(machine, &line)?;
         ensure!(!output.timed_out, "{machine}: rmmod {module} hangs");

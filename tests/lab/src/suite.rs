@@ -75,7 +75,9 @@ impl Suite {
                 if result.is_ok() || !self.emulator_failed(&name) || interrupt::pending() {
                     break;
                 }
-                println!("    {name}: the emulator mixed up a guest with Xen; once more in a new lab");
+                println!(
+                    "    {name}: the emulator mixed up a guest with Xen; once more in a new lab"
+                );
                 if let Some(lost) = bench.take() {
                     lost.down()?;
                 }
