@@ -62,8 +62,10 @@ impl Suite {
 
     /// Runs the tests for one type of guests.
     pub(crate) fn run(&mut self, kind: GuestType) -> Result<()> {
+        let named_only = cases::NAMED_ONLY.iter().filter(|_| !self.words.is_empty());
         let wanted: Vec<&Case> = cases::ALL
             .iter()
+            .chain(named_only)
             .filter(|case| self.wants(case, kind))
             .collect();
         let mut bench = None;
@@ -120,7 +122,8 @@ impl Suite {
 
     fn wants(&self, case: &Case, kind: GuestType) -> bool {
         let name = format!("{}::{}", kind.name(), case.name);
-        (kind == GuestType::Pvh || case.on_pv)
+        let on_kind = kind == GuestType::Pvh || (case.on_pv && !self.words.is_empty());
+        on_kind
             && (self.words.is_empty() || self.words.iter().any(|word| name.contains(word.as_str())))
     }
 
