@@ -522,7 +522,7 @@ impl Connection for Stream {
     }
 }
 
-/// Ends the socket's part in a channel in which `channel` is; used by unload.
+/// Whether a connection's slots are in `channel`.
 pub(crate) fn is_on(stream: &AdoptedStream, channel: &Arc<Channel>) -> bool {
     stream
         .watch

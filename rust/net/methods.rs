@@ -264,7 +264,7 @@ unsafe extern "C" fn destroy<C: Connection>(sk: *mut bindings::sock) {
     // grace period.
     let proto = match unsafe { Adopted::<C>::of(sk) } {
         Ok(adopted) => {
-            // SAFETY: a dead socket is in use by nobody else; its destroyer holds its lock or the last reference.
+            // SAFETY: a dead socket has no descriptor, so no task is in its methods; its destroyer excludes softirqs.
             unsafe { adopted.assume_locked() }.restore();
             adopted.original()
         }
