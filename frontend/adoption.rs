@@ -43,7 +43,9 @@ pub(crate) fn adopt(
             _ => Decline::NoMemory,
         })?;
     frontend.counters().sockets_adopted.inc();
-    frontend.want_channel(peer);
+    if !peer.has_channel() {
+        frontend.want_channel(peer);
+    }
     Ok(adopted)
 }
 

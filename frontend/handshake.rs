@@ -99,48 +99,34 @@ pub(crate) fn ask(
     }
     let slot = channel.take_slot(stream)?;
     let id = channel.frontend().next_request();
-    let asked = {
-        let mut agreement = stream.agreement().lock();
-        let asked = agreement.next(Event::Ask).is_some();
-        if asked {
-            agreement.slot = Some(slot);
-            agreement.id = id;
-            stream.set_request(id);
-        }
-        asked
-    };
-    if !asked {
+    let mut agreement = stream.agreement().lock();
+    if agreement.next(Event::Ask).is_none() {
+        drop(agreement);
         channel.put_slot(slot);
         return Err(Decline::Duplicate);
     }
+    agreement.slot = Some(slot);
+    agreement.id = id;
+    stream.set_request(id);
+    // Under the lock: what the upkeep makes of the peer's own request must not be said before this.
     let sent = channel.send(&Message::Open {
         id,
         tuple: stream.tuple(),
         isn,
         slot,
     });
-    match sent {
-        Ok(()) => {
-            channel.frontend().counters().requests_sent.inc();
-            Ok(())
+    if let Err(reason) = sent {
+        // As if it had never been made, which is what the peer believes: it may be made again.
+        *agreement = Agreement::new();
+        drop(agreement);
+        channel.put_slot(slot);
+        if stream.has_ended() {
+            stream.set_phase(Phase::Over);
         }
-        Err(reason) => {
-            // As if it had never been made, which is what the peer believes: it may be made again.
-            let slot = {
-                let mut agreement = stream.agreement().lock();
-                let slot = agreement.slot.take();
-                *agreement = Agreement::new();
-                slot
-            };
-            if let Some(slot) = slot {
-                channel.put_slot(slot);
-            }
-            if stream.has_ended() {
-                stream.set_phase(Phase::Over);
-            }
-            Err(reason)
-        }
+        return Err(reason);
     }
+    channel.frontend().counters().requests_sent.inc();
+    Ok(())
 }
 
 /// Acts on a control message.
@@ -233,45 +219,20 @@ fn handle_open(
         return Err(Decline::NoSuchSocket);
     }
     let (stream, isn) = find(channel, &tuple, isn)?;
-    let link_to = |own| Link::new(channel, own, slot).map_err(|_| Decline::NoMemory);
     // The peer granted the page of its slot before it sent the message.
     crate::control::map_chunks(channel);
-    let peer_first = channel.peer().domid().get() < channel.frontend().own_domid().get();
-    let known = {
-        let agreement = stream.agreement().lock();
-        match agreement.state {
-            State::Plain => None,
-            State::Asking if peer_first => agreement.slot,
-            State::Asking => return Err(Decline::Crossing),
-            _ => return Err(Decline::Duplicate),
+    let link = loop {
+        // Once more if the connection has asked itself meanwhile.
+        if let Some(link) = agree(channel, &stream, slot)? {
+            break link;
         }
     };
-    let own = match known {
-        Some(own) => own,
-        None => channel.take_slot(&stream)?,
+    let accept = Message::Accept {
+        id,
+        isn,
+        slot: link.own(),
     };
-    let give_up = |reason| {
-        if known.is_none() {
-            channel.put_slot(own);
-        }
-        reason
-    };
-    let link = link_to(own).map_err(give_up)?;
-    let event = if known.is_some() {
-        Event::Yielded
-    } else {
-        Event::Asked
-    };
-    {
-        let mut agreement = stream.agreement().lock();
-        if agreement.next(event).is_none() {
-            drop(agreement);
-            return Err(give_up(Decline::Duplicate));
-        }
-        agreement.slot = Some(own);
-        agreement.link = Some(link.clone());
-    }
-    if let Err(reason) = channel.send(&Message::Accept { id, isn, slot: own }) {
+    if let Err(reason) = channel.send(&accept) {
         // The peer will not hear of the slot: nothing is under way on it.
         stream.agreement().lock().next(Event::ChannelOver);
         finish(&stream, channel);
@@ -281,9 +242,52 @@ fn handle_open(
     Ok(())
 }
 
+/// Agrees to a request of the peer, whose slot is `theirs`; [`None`] if the agreement has changed meanwhile.
+fn agree(
+    channel: &Arc<Channel>,
+    stream: &Arc<AdoptedStream>,
+    theirs: SlotId,
+) -> core::result::Result<Option<Arc<Link>>, Decline> {
+    let peer_first = channel.peer().domid().get() < channel.frontend().own_domid().get();
+    let asked = {
+        let agreement = stream.agreement().lock();
+        match agreement.state {
+            State::Plain => None,
+            State::Asking if peer_first => agreement.slot,
+            State::Asking => return Err(Decline::Crossing),
+            _ => return Err(Decline::Duplicate),
+        }
+    };
+    let (own, event) = match asked {
+        Some(own) => (own, Event::Yielded),
+        None => (channel.take_slot(stream)?, Event::Asked),
+    };
+    let link = Link::new(channel, own, theirs);
+    {
+        let mut agreement = stream.agreement().lock();
+        if let Ok(link) = &link {
+            if agreement.slot == asked && agreement.next(event).is_some() {
+                agreement.slot = Some(own);
+                agreement.link = Some(link.clone());
+                // Whatever the peer says to a request of ours, it has become moot.
+                stream.set_request(0);
+                return Ok(Some(link.clone()));
+            }
+        }
+    }
+    if asked.is_none() {
+        channel.put_slot(own);
+    }
+    match link {
+        Ok(_) => Ok(None),
+        Err(_) => Err(Decline::NoMemory),
+    }
+}
+
 /// Finds the connection that request `id` was for.
 fn asking(channel: &Channel, id: u32) -> Option<Arc<AdoptedStream>> {
-    channel.slots().lock().find(|stream| stream.request() == id)
+    let known = id != 0;
+    known.then(|| channel.slots().lock().find(|stream| stream.request() == id))?
 }
 
 fn handle_accept(
@@ -339,19 +343,11 @@ fn handle_refuse(
     reason: Decline,
 ) -> core::result::Result<(), Violation> {
     channel.frontend().counters().refused(reason);
-    let stream = match asking(channel, id) {
-        Some(stream) => stream,
-        // We asked, the peer asked first in its view, and we have said yes.
-        None if reason == Decline::Crossing => return Ok(()),
-        None => return Err(xenvmc_core::error::WireError::Kind(3).into()),
+    let Some(stream) = asking(channel, id) else {
+        // We asked, the peer asked as well, and we have said yes to that.
+        return Ok(());
     };
-    let over = {
-        let mut agreement = stream.agreement().lock();
-        if agreement.state == State::Active && reason == Decline::Crossing {
-            return Ok(());
-        }
-        agreement.next(Event::Refused)
-    };
+    let over = stream.agreement().lock().next(Event::Refused);
     over.ok_or(xenvmc_core::error::WireError::Kind(3))?;
     stream.refused(reason);
     finish(&stream, channel);

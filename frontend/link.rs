@@ -73,6 +73,11 @@ impl Link {
         &self.channel
     }
 
+    /// Our slot.
+    pub(crate) fn own(&self) -> SlotId {
+        self.own
+    }
+
     /// The peer's slot.
     pub(crate) fn peer(&self) -> SlotId {
         self.peer

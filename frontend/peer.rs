@@ -112,9 +112,21 @@ impl Peer {
         self.addresses.lock().contains(address)
     }
 
-    /// Returns the channel to it, if there is one. Process or softirq context.
+    /// Returns the channel to it, if there is one. Process context: the caller may let go of it last.
     pub(crate) fn channel(&self) -> Option<Arc<Channel>> {
         self.channel.lock().clone()
+    }
+
+    /// Tells the channel to it, if there is one, that a connection has ended. Process or softirq context.
+    pub(crate) fn note_tending(&self) {
+        if let Some(channel) = &*self.channel.lock() {
+            channel.note_tending();
+        }
+    }
+
+    /// Returns whether there is a channel to it. Process or softirq context.
+    pub(crate) fn has_channel(&self) -> bool {
+        self.channel.lock().is_some()
     }
 
     /// Notes that a connection wants a channel to it. Any context.

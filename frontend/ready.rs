@@ -102,8 +102,8 @@ impl AfterGrace for Waiter {
         let stream = &self.0;
         // In a softirq: the channel's upkeep does the rest.
         if stream.readiness.cmpxchg(WAITING, PASSED, Full).is_ok() {
-            let link = stream.watch.lock().link.clone();
-            if let Some(link) = link {
+            let watch = stream.watch.lock();
+            if let Some(link) = &watch.link {
                 link.channel().note_tending();
             }
         }

@@ -32,7 +32,8 @@ use xenvmc_core::stream::{
 };
 use xenvmc_core::wire::{
     self,
-    slot, //
+    slot,
+    RECORDS, //
 };
 use xenvmc_core::{
     Error as Violation,
@@ -388,19 +389,44 @@ fn peek(
 /// Whether there is anything to read, from TCP or the ring; arranges to hear of the next byte if not.
 fn has_bytes(stream: &AdoptedStream) -> bool {
     let watch = stream.watch.lock();
-    let Some(link) = watch.link.clone() else {
+    let Some(link) = &watch.link else {
         let socket = stream.socket();
         return socket.received_data_seq() != socket.copied_seq();
     };
+    look_and_arm(link, &watch.inbound, |view, walk| {
+        look(stream, link, view, walk).map(|source| source.bytes() > 0)
+    })
+}
+
+/// Whether as many bytes are unread, on both ways, as the application wants to hear of, if some of them are in the ring;
+/// arranges to hear of more if not. What TCP has, TCP says itself. Process or softirq context, no lock.
+pub(crate) fn is_readable(stream: &AdoptedStream) -> bool {
+    let watch = stream.watch.lock();
+    let Some(link) = &watch.link else {
+        return false;
+    };
+    let low_water = stream.socket().low_water(false, i32::MAX as usize);
+    look_and_arm(link, &watch.inbound, |view, walk| {
+        let (unread, is_full) = count_unread(stream, link, view, walk, low_water)?;
+        Ok(unread >= low_water || is_full)
+    })
+}
+
+/// Calls `found` with a copy of `inbound` until it says true, or the arrangement to hear of what comes after stands.
+fn look_and_arm(
+    link: &Link,
+    inbound: &Inbound,
+    found: impl Fn(View<'_>, &mut Inbound) -> core::result::Result<bool, Violation>,
+) -> bool {
     let Some(view) = link.view() else {
         return true;
     };
     for _ in 0..LOOKS_WHILE_ARMING {
-        let mut walk = watch.inbound.clone();
-        match look(stream, &link, view, &mut walk) {
-            Ok(source) if source.bytes() == 0 => {}
+        let mut walk = inbound.clone();
+        match found(view, &mut walk) {
+            Ok(false) => {}
             // If it is a breach, the reader will find out; if a reader is at work, it is not ours to say.
-            _ => return true,
+            Ok(true) | Err(_) => return true,
         }
         if walk.arm::<VirtFence, _, _>(&view.own, &view.peer) {
             return false;
@@ -410,35 +436,43 @@ fn has_bytes(stream: &AdoptedStream) -> bool {
     true
 }
 
-/// Whether the ring has as many bytes as the application wants to hear of; arranges to hear of more if not. What TCP has,
-/// TCP says itself. Process or softirq context, no lock.
-pub(crate) fn is_readable(stream: &AdoptedStream) -> bool {
-    let watch = stream.watch.lock();
-    let Some(link) = watch.link.clone() else {
-        return false;
-    };
-    let Some(view) = link.view() else {
-        return false;
-    };
-    let low_water = stream.socket().low_water(false, i32::MAX as usize);
-    for _ in 0..LOOKS_WHILE_ARMING {
-        let mut walk = watch.inbound.clone();
-        match look(stream, &link, view, &mut walk) {
-            Ok(Source::Ring { extent, bytes }) if bytes > 0 => {
-                // A ring that is full will not get fuller.
-                if bytes as usize >= low_water || bytes == extent.bytes() {
-                    return true;
-                }
+/// Counts unread bytes from the reader's position on, at least up to `enough` if there are as many; and whether there cannot
+/// be more before some are read. 0 if none of them is in the ring.
+fn count_unread(
+    stream: &AdoptedStream,
+    link: &Link,
+    view: View<'_>,
+    walk: &mut Inbound,
+    enough: usize,
+) -> core::result::Result<(usize, bool), Violation> {
+    let socket = stream.socket();
+    let mut seq = socket.copied_seq();
+    let (mut unread, mut in_ring, mut is_full) = (0, false, false);
+    // At most one segment per record in the log, and the one that the reader stands in.
+    for _ in 0..=RECORDS {
+        let received = socket.received_data_seq();
+        let bytes = match look_at(link, view, walk, seq, received)? {
+            Source::Tcp(bytes) => {
+                seq = seq.wrapping_add(bytes);
+                bytes
             }
-            Ok(_) => {}
-            Err(_) => return true,
-        }
-        if walk.arm::<VirtFence, _, _>(&view.own, &view.peer) {
-            return false;
+            Source::Ring { extent, bytes } => {
+                walk.consume(bytes);
+                in_ring |= bytes > 0;
+                is_full = bytes == extent.bytes();
+                bytes
+            }
+        };
+        unread += bytes as usize;
+        if bytes == 0 || unread >= enough {
+            break;
         }
     }
-    // Somebody is writing: to look again is right.
-    true
+    Ok(if in_ring {
+        (unread, is_full)
+    } else {
+        (0, false)
+    })
 }
 
 /// Whether the peer has done something that a reader may wait for. Softirq or process context.

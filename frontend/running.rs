@@ -100,14 +100,14 @@ impl Drop for Running {
         }
         let start = Instant::<Monotonic>::now();
         let mut patience = PATIENCE_S;
-        let is_busy = || registry.count_alive() > 0 || net::calls_inside() > 0;
+        let is_busy = || registry.count_alive() > 0 || net::stray_calls() > 0;
         while is_busy() {
             net::synchronize();
             if start.elapsed().as_millis() > patience * 1000 {
                 pr_warn!(
-                    "{} calls are still inside our methods, {} sockets in use\n",
-                    net::calls_inside(),
-                    registry.count_alive()
+                    "{} sockets are still in use, {} calls that found theirs given back\n",
+                    registry.count_alive(),
+                    net::stray_calls()
                 );
                 patience *= 2;
             }

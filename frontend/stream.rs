@@ -343,8 +343,9 @@ pub(crate) fn noticed(stream: &Arc<AdoptedStream>) {
     if stream.wants_space.xchg(false, Full) {
         socket.write_space();
     }
-    let link = stream.watch.lock().link.clone();
-    if let Some(link) = link {
+    // The link is not cloned: in a softirq nobody may let go of the last reference to a channel.
+    let watch = stream.watch.lock();
+    if let Some(link) = &watch.link {
         if link.peer_flags() & wire::RX_RETURN != 0 || stream.has_pending_records.load(Acquire) {
             link.channel().note_tending();
         }
@@ -392,9 +393,7 @@ impl StreamExt for AdoptedStream {
     fn end(&self) {
         self.ended.store(true, Release);
         self.set_phase(Phase::Over);
-        if let Some(channel) = self.peer().channel() {
-            channel.note_tending();
-        }
+        self.peer().note_tending();
     }
 
     fn deserted(&self) {
@@ -513,11 +512,9 @@ impl Connection for Stream {
             link.set_receive_flags(wire::RX_GONE);
             link.post();
             link.channel().note_tending();
-        } else if let Some(channel) = this.peer.channel() {
+        } else if this.agreement.lock().state() != xenvmc_core::connection::State::Plain {
             // It may have been about to be agreed.
-            if this.agreement.lock().state() != xenvmc_core::connection::State::Plain {
-                channel.note_tending();
-            }
+            this.peer.note_tending();
         }
     }
 }

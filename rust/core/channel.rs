@@ -3,7 +3,7 @@
 //! The states of one end of a channel (protocol §9).
 //!
 //! ```text
-//!   Init ──Established──> Open ──Close, PeerClosing──> Closing ──Drained──> Drained ──PeerDrained──> Done
+//!   Init ──Established──> Open ──Close, Peer*──> Closing ──Drained──> Drained ──PeerDrained──> Done
 //!     │                                                                                               ^
 //!     └──Close────────────────────────────────────────────────────────────────────────────────────────┤
 //!   Init … Drained ──PeerLost, Timeout──> Lost ──Drained──────────────────────────────────────────────┤
@@ -99,7 +99,7 @@ impl State {
             (S::Init, E::Close | E::PeerClosing | E::PeerDrained) => S::Done,
             (S::Init, E::Timeout | E::PeerLost) => S::Done,
 
-            (S::Open, E::Close | E::PeerClosing) => S::Closing,
+            (S::Open, E::Close | E::PeerClosing | E::PeerDrained) => S::Closing,
             (S::Open, E::Timeout | E::PeerLost) => S::Lost,
 
             (S::Closing, E::Drained) => S::Drained,

@@ -65,28 +65,61 @@ pub(crate) unsafe fn is_ours<C: Connection>(proto: *const bindings::proto) -> bo
         && core::ptr::eq(mark.cast(), proto)
 }
 
-/// Calls in progress that may sleep, or that may have a table of the kernel's sleep for them.
-static INSIDE: Atomic<i64> = Atomic::new(0);
+/// Calls in progress that entered by a table of ours and found the socket given back: nothing else tells of them.
+static STRAYS: Atomic<i64> = Atomic::new(0);
 
-/// One call in progress.
-struct Inside;
+/// One such call.
+struct Stray;
 
-impl Inside {
+impl Stray {
     fn enter() -> Self {
-        INSIDE.fetch_add(1, Full);
+        STRAYS.fetch_add(1, Full);
         Self
     }
 }
 
-impl Drop for Inside {
+impl Drop for Stray {
     fn drop(&mut self) {
-        INSIDE.fetch_sub(1, Full);
+        STRAYS.fetch_sub(1, Full);
     }
 }
 
-/// Returns how many calls are inside our methods; they return into the module's text.
-pub fn calls_inside() -> i64 {
-    INSIDE.load(Relaxed)
+/// Returns how many calls are inside our methods without holding an [`Adopted`]; they return into the module's text.
+pub fn stray_calls() -> i64 {
+    STRAYS.load(Relaxed)
+}
+
+/// A call in progress that may sleep. What it holds keeps the module's text until it returns: an [`Adopted`], which the
+/// registry counts as alive, or a [`Stray`].
+enum Call<C: Connection> {
+    /// The socket is ours.
+    Ours(Arc<Adopted<C>>),
+    /// The socket was given back after the caller had loaded our table: the one that it has now.
+    Other(*const bindings::proto, Stray),
+}
+
+impl<C: Connection> Call<C> {
+    /// Finds out which.
+    ///
+    /// # Safety
+    ///
+    /// As [`Adopted::of`].
+    #[inline]
+    unsafe fn enter(sk: *mut bindings::sock) -> Self {
+        // SAFETY: the caller's promise; no sleep before the reference is taken.
+        match unsafe { Adopted::<C>::of(sk) } {
+            Ok(adopted) => Self::Ours(adopted.into()),
+            Err(proto) => Self::Other(proto, Stray::enter()),
+        }
+    }
+
+    /// The table whose methods are TCP's.
+    fn proto(&self) -> *const bindings::proto {
+        match self {
+            Self::Ours(adopted) => adopted.original(),
+            Self::Other(proto, _) => *proto,
+        }
+    }
 }
 
 /// Calls a method of a table; where it has none, gives the default value (nothing done, zero, false).
@@ -137,18 +170,6 @@ fn to_int(result: Result<usize>) -> c_int {
     }
 }
 
-/// Finds the adopted socket and takes a reference, so that the caller may sleep.
-///
-/// # Safety
-///
-/// As [`Adopted::of`].
-unsafe fn enter<C: Connection>(
-    sk: *mut bindings::sock,
-) -> core::result::Result<Arc<Adopted<C>>, *const bindings::proto> {
-    // SAFETY: the caller's promise; no sleep before the reference is taken.
-    unsafe { Adopted::<C>::of(sk) }.map(Arc::from)
-}
-
 /// A method of an adopted socket.
 ///
 /// # Safety
@@ -159,13 +180,12 @@ unsafe extern "C" fn sendmsg<C: Connection>(
     msg: *mut bindings::msghdr,
     len: usize,
 ) -> c_int {
-    let _inside = Inside::enter();
     // SAFETY: called by the socket layer as a method of the live socket `sk`.
-    match unsafe { enter::<C>(sk) } {
+    match unsafe { Call::<C>::enter(sk) } {
         // SAFETY: `msg` is a message for sending, ours for the call.
-        Ok(adopted) => to_int(C::sendmsg(&adopted, &mut unsafe { Message::from_raw(msg) })),
+        Call::Ours(adopted) => to_int(C::sendmsg(&adopted, &mut unsafe { Message::from_raw(msg) })),
         // SAFETY: the table that the socket has now, with the caller's own arguments.
-        Err(proto) => unsafe { call_sendmsg(proto, sk, msg, len) },
+        Call::Other(proto, _stray) => unsafe { call_sendmsg(proto, sk, msg, len) },
     }
 }
 
@@ -180,17 +200,16 @@ unsafe extern "C" fn recvmsg<C: Connection>(
     len: usize,
     flags: c_int,
 ) -> c_int {
-    let _inside = Inside::enter();
     let flags = Flags::from_raw(flags);
     // SAFETY: as in `sendmsg`.
-    match unsafe { enter::<C>(sk) } {
-        Ok(adopted) => {
+    match unsafe { Call::<C>::enter(sk) } {
+        Call::Ours(adopted) => {
             // SAFETY: `msg` is a message for receiving, ours for the call.
             let mut message = unsafe { Message::from_raw(msg) };
             to_int(C::recvmsg(&adopted, &mut message, flags))
         }
         // SAFETY: as in `sendmsg`.
-        Err(proto) => unsafe { call_recvmsg(proto, sk, msg, len, flags) },
+        Call::Other(proto, _stray) => unsafe { call_recvmsg(proto, sk, msg, len, flags) },
     }
 }
 
@@ -200,17 +219,13 @@ unsafe extern "C" fn recvmsg<C: Connection>(
 ///
 /// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn close<C: Connection>(sk: *mut bindings::sock, timeout: c_long) {
-    let _inside = Inside::enter();
     // SAFETY: as in `sendmsg`.
-    let proto = match unsafe { enter::<C>(sk) } {
-        Ok(adopted) => {
-            C::closing(&adopted);
-            adopted.original()
-        }
-        Err(proto) => proto,
-    };
+    let entered = unsafe { Call::<C>::enter(sk) };
+    if let Call::Ours(adopted) = &entered {
+        C::closing(adopted);
+    }
     // SAFETY: a table of the socket, with the caller's own arguments.
-    unsafe { call!(proto, close(sk, timeout)) }
+    unsafe { call!(entered.proto(), close(sk, timeout)) }
 }
 
 /// A method of an adopted socket.
@@ -239,19 +254,15 @@ unsafe extern "C" fn shutdown<C: Connection>(sk: *mut bindings::sock, how: c_int
 ///
 /// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn disconnect<C: Connection>(sk: *mut bindings::sock, flags: c_int) -> c_int {
-    let _inside = Inside::enter();
     // SAFETY: called with the socket lock held.
-    let proto = match unsafe { enter::<C>(sk) } {
-        Ok(adopted) => {
-            // The table goes first: a disconnected socket may listen, and its children would inherit ours.
-            // SAFETY: the caller holds the socket lock.
-            unsafe { adopted.assume_locked() }.restore();
-            adopted.original()
-        }
-        Err(proto) => proto,
-    };
+    let entered = unsafe { Call::<C>::enter(sk) };
+    if let Call::Ours(adopted) = &entered {
+        // The table goes first: a disconnected socket may listen, and its children would inherit ours.
+        // SAFETY: the caller holds the socket lock.
+        unsafe { adopted.assume_locked() }.restore();
+    }
     // SAFETY: as in `close`.
-    unsafe { call!(proto, disconnect(sk, flags)) }
+    unsafe { call!(entered.proto(), disconnect(sk, flags)) }
 }
 
 /// A method of an adopted socket.
@@ -303,15 +314,14 @@ unsafe extern "C" fn ioctl<C: Connection>(
     command: c_int,
     argument: *mut c_int,
 ) -> c_int {
-    let _inside = Inside::enter();
     // SAFETY: as in `sendmsg`.
-    let (proto, unread) = match unsafe { enter::<C>(sk) } {
-        Ok(adopted) if command == SIOCINQ => (adopted.original(), C::unread(&adopted)),
-        Ok(adopted) => (adopted.original(), 0),
-        Err(proto) => (proto, 0),
+    let entered = unsafe { Call::<C>::enter(sk) };
+    let unread = match &entered {
+        Call::Ours(adopted) if command == SIOCINQ => C::unread(adopted),
+        _ => 0,
     };
     // SAFETY: as in `close`.
-    let result = unsafe { call!(proto, ioctl(sk, command, argument)) };
+    let result = unsafe { call!(entered.proto(), ioctl(sk, command, argument)) };
     if result == 0 && unread > 0 {
         let unread = c_int::try_from(unread).unwrap_or(c_int::MAX);
         // SAFETY: the caller's buffer for the answer, which TCP has just written.
@@ -332,17 +342,13 @@ unsafe extern "C" fn setsockopt<C: Connection>(
     value: bindings::sockptr_t,
     len: c_uint,
 ) -> c_int {
-    let _inside = Inside::enter();
     // SAFETY: as in `sendmsg`.
-    let proto = match unsafe { enter::<C>(sk) } {
-        Ok(adopted) => {
-            C::option(&adopted, level, name);
-            adopted.original()
-        }
-        Err(proto) => proto,
-    };
+    let entered = unsafe { Call::<C>::enter(sk) };
+    if let Call::Ours(adopted) = &entered {
+        C::option(adopted, level, name);
+    }
     // SAFETY: as in `close`.
-    unsafe { call!(proto, setsockopt(sk, level, name, value, len)) }
+    unsafe { call!(entered.proto(), setsockopt(sk, level, name, value, len)) }
 }
 
 /// A method of an adopted socket.
@@ -357,19 +363,15 @@ unsafe extern "C" fn getsockopt<C: Connection>(
     value: *mut kernel::ffi::c_char,
     len: *mut c_int,
 ) -> c_int {
-    let _inside = Inside::enter();
     // SAFETY: as in `sendmsg`.
-    let proto = match unsafe { enter::<C>(sk) } {
-        Ok(adopted) => {
-            if level == bindings::SOL_TCP as i32 && name == bindings::TCP_ZEROCOPY_RECEIVE as i32 {
-                C::option(&adopted, level, name);
-            }
-            adopted.original()
+    let entered = unsafe { Call::<C>::enter(sk) };
+    if let Call::Ours(adopted) = &entered {
+        if level == bindings::SOL_TCP as i32 && name == bindings::TCP_ZEROCOPY_RECEIVE as i32 {
+            C::option(adopted, level, name);
         }
-        Err(proto) => proto,
-    };
+    }
     // SAFETY: as in `close`.
-    unsafe { call!(proto, getsockopt(sk, level, name, value, len)) }
+    unsafe { call!(entered.proto(), getsockopt(sk, level, name, value, len)) }
 }
 
 /// A method of an adopted socket.
@@ -383,7 +385,7 @@ unsafe extern "C" fn psock_update_sk_prot<C: Connection>(
     restore: bool,
 ) -> c_int {
     // SAFETY: called as a method of a live socket.
-    let proto = match unsafe { enter::<C>(sk) } {
+    let proto = match unsafe { Adopted::<C>::of(sk) } {
         // Taken out of a sockmap, which it can only have entered with TCP's own table.
         Ok(adopted) if restore => adopted.original(),
         Ok(adopted) => {

@@ -55,7 +55,7 @@ pub use message::{
     Flags,
     Message, //
 };
-pub use methods::calls_inside;
+pub use methods::stray_calls;
 pub use registry::Registry;
 pub use socket::{
     Locked,

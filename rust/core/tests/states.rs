@@ -30,7 +30,7 @@ fn channel_table() {
     // Established Close PeerClosing Drained PeerDrained Timeout PeerLost Violation
     let table = [
         (Init, "O X X . X X X B"),
-        (Open, ". C C . . L L B"),
+        (Open, ". C C . C L L B"),
         (Closing, ". C C D C L L B"),
         (Drained, ". D D . X X X B"),
         (Lost, ". L . X . L L B"),
