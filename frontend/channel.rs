@@ -64,6 +64,9 @@ use xenvmc_net::lock::BhSpinLock;
 use xenvmc_net::new_bh_spinlock;
 use xenvmc_xen::word::VirtFence;
 
+/// How long a reader may have left without asking to hear of the next byte, until the upkeep asks in its place.
+const REARM_MS: u32 = 50;
+
 /// How long the arena is not tried to grow after it could not.
 const GROWTH_PAUSE_MS: i64 = 1_000;
 
@@ -80,6 +83,8 @@ pub(crate) struct Channel {
     broken: Atomic<bool>,
     /// Connections that have something to be done for them in process context.
     tending: Atomic<u32>,
+    /// Some connection is [`Stream::is_unarmed`](crate::stream::Stream::is_unarmed).
+    unarmed: Atomic<bool>,
     #[pin]
     pub(crate) control: Mutex<Control>,
     #[pin]
@@ -132,6 +137,7 @@ impl Channel {
                 state: Atomic::new(0),
                 broken: Atomic::new(false),
                 tending: Atomic::new(0),
+                unarmed: Atomic::new(false),
                 control <- new_mutex!(Control::new(), "xenvmc_control"),
                 growing <- new_mutex!(None, "xenvmc_growing"),
                 slots <- new_bh_spinlock!(slots, "xenvmc_slots"),
@@ -395,6 +401,13 @@ impl Channel {
         self.with_room(|slots| slots.allocate(order))
     }
 
+    /// Takes an extent of 2^`order` pages for a connection that has a smaller one. Process context.
+    ///
+    /// What rings have grown to is half of the arena at most, so that there are small ones left for further connections.
+    pub(crate) fn take_spare_extent(&self, order: u8) -> core::result::Result<Extent, Decline> {
+        self.with_room(|slots| slots.allocate_spare(order))
+    }
+
     /// Gives an extent back. Softirq or process context.
     pub(crate) fn put_extent(&self, extent: Extent) {
         self.slots.lock().free(extent);
@@ -434,6 +447,17 @@ impl Channel {
     /// Whether [`Self::note_tending`] was called since this was asked last.
     pub(crate) fn take_tending(&self) -> bool {
         self.tending.xchg(0, Full) != 0
+    }
+
+    /// Notes that a reader has left without asking to hear of the next byte. Any context but hard interrupts.
+    pub(crate) fn note_unarmed(&self) {
+        self.unarmed.store(true, Release);
+        self.kick_after(REARM_MS);
+    }
+
+    /// Whether [`Self::note_unarmed`] was called since this was asked last.
+    pub(crate) fn take_unarmed(&self) -> bool {
+        self.unarmed.xchg(false, Full)
     }
 
     /// Writes what users may want to know of the channel, in one line.

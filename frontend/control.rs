@@ -5,7 +5,9 @@
 use crate::channel::Channel;
 use crate::closing;
 use crate::handshake;
+use crate::receive;
 use kernel::prelude::*;
+use kernel::sync::atomic::Full;
 use kernel::sync::Arc;
 use kernel::time::{
     Instant,
@@ -111,7 +113,23 @@ pub(crate) fn run(channel: &Arc<Channel>) {
     if channel.take_tending() && !handshake::tend_all(channel) {
         channel.retry_tending(RETRY_MS);
     }
+    if channel.take_unarmed() && !rearm_all(channel) {
+        channel.note_unarmed();
+    }
     closing::run(channel, &mut control);
+}
+
+/// Asks to hear of the next byte of all connections whose readers have left without; false = no memory.
+fn rearm_all(channel: &Channel) -> bool {
+    let Ok(streams) = channel.streams() else {
+        return false;
+    };
+    for (_, stream) in streams {
+        if stream.is_unarmed.xchg(false, Full) {
+            receive::rearm(&stream);
+        }
+    }
+    true
 }
 
 /// Looks at the peer's state and memory.

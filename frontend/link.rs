@@ -12,6 +12,7 @@ use xenvmc_core::shared::{
     SharedStore, //
 };
 use xenvmc_core::wire::{
+    self,
     slot,
     SlotId, //
 };
@@ -44,6 +45,20 @@ pub(crate) struct View<'a> {
     pub(crate) own: OwnWords<'a>,
     /// The peer's.
     pub(crate) peer: PeerWords<'a>,
+}
+
+impl View<'_> {
+    /// The peer's receive flags.
+    #[inline]
+    pub(crate) fn peer_flags(&self) -> u32 {
+        self.peer.word(slot::RX_FLAGS).load_acquire()
+    }
+
+    /// Whether the peer said that it will not read any more, or wants its direction back on TCP.
+    #[inline]
+    pub(crate) fn peer_wants_tcp(&self) -> bool {
+        self.peer_flags() & (wire::RX_GONE | wire::RX_RETURN) != 0
+    }
 }
 
 impl Link {
@@ -108,9 +123,7 @@ impl Link {
     }
 
     /// The peer's receive flags.
-    #[inline]
     pub(crate) fn peer_flags(&self) -> u32 {
-        self.view()
-            .map_or(0, |view| view.peer.word(slot::RX_FLAGS).load_acquire())
+        self.view().map_or(0, |view| view.peer_flags())
     }
 }

@@ -168,8 +168,28 @@ pub(crate) fn receive(
 
 /// A call leaves with nothing more to read: arranges to hear of the next byte, for who polls only on edges. If it has come
 /// meanwhile, the wake-up that the peer owed is made up for.
+///
+/// Where nobody polls there is nobody to wake, and each wake-up costs the sender a hypercall. Who begins to poll later asks
+/// first ([`is_readable`]); only a program that turns SIGIO on does not, and the upkeep sees to that ([`rearm`]).
 fn leave_armed(stream: &AdoptedStream) {
-    if stream.phase() == Phase::Active && has_bytes(stream) {
+    if stream.phase() != Phase::Active {
+        return;
+    }
+    if stream.socket().is_watched() {
+        rearm(stream);
+    } else if !stream.is_unarmed.load(Relaxed) {
+        stream.is_unarmed.store(true, Relaxed);
+        let watch = stream.watch.lock();
+        if let Some(link) = &watch.link {
+            link.channel().note_unarmed();
+        }
+    }
+}
+
+/// Arranges to hear of the next byte, and makes up for the wake-up if it has come already. Softirq or process context, no
+/// lock.
+pub(crate) fn rearm(stream: &AdoptedStream) {
+    if has_bytes(stream) {
         stream.socket().data_ready();
     }
 }

@@ -33,7 +33,7 @@ const UPGRADE_KIB_MAX: u32 = 1_048_576;
 pub struct RawSettings {
     /// 1 = accelerate connections, 0 = do not begin to.
     pub enabled: u8,
-    /// Size of a ring that has grown, in KiB: a power of two from 16 to 4096.
+    /// Size that a ring may grow to, in KiB: a power of two from 16 to 4096.
     pub ring_kib: u32,
     /// Size of a ring at first, in KiB: a power of two from 4 to `ring_kib`.
     pub initial_ring_kib: u32,
@@ -56,7 +56,7 @@ pub struct RawSettings {
 pub(crate) struct Settings {
     enabled: Atomic<bool>,
     spin_us: Atomic<u32>,
-    /// Binary logarithm of the pages of a ring that has grown.
+    /// Binary logarithm of the pages that a ring may grow to.
     pub(crate) ring_order: u8,
     /// Binary logarithm of the pages of a ring at first.
     pub(crate) initial_order: u8,

@@ -13,6 +13,7 @@ use xenvmc_core::error::ArenaError;
 use xenvmc_core::stream::Outbound;
 use xenvmc_core::wire::{
     SlotId,
+    CHUNK_PAGES,
     CONNECTIONS_MAX, //
 };
 use xenvmc_core::{
@@ -96,6 +97,14 @@ impl Slots {
     /// Takes an extent of 2^`order` pages.
     pub(crate) fn allocate(&mut self, order: u8) -> core::result::Result<Extent, Shortage> {
         Ok(self.arena.allocate(&mut self.map, order)?)
+    }
+
+    /// Takes an extent of 2^`order` pages if no more than half of the arena is in use then.
+    pub(crate) fn allocate_spare(&mut self, order: u8) -> core::result::Result<Extent, Shortage> {
+        if self.arena.used() + (1 << order) > self.arena.limit() * CHUNK_PAGES / 2 {
+            return Err(Shortage::Decline(Decline::ArenaExhausted));
+        }
+        self.allocate(order)
     }
 
     /// Gives an extent back.

@@ -135,6 +135,8 @@ pub(crate) struct Stream {
     pub(crate) has_pending_records: Atomic<bool>,
     /// Somebody wants to hear of room.
     pub(crate) wants_space: Atomic<bool>,
+    /// A reader has left without asking to hear of the next byte, since nobody listened.
+    pub(crate) is_unarmed: Atomic<bool>,
     /// How long waiting for bytes takes.
     pub(crate) rx_experience: Experience,
     /// How long waiting for room takes.
@@ -174,6 +176,7 @@ impl Stream {
             extent_bytes: Atomic::new(0),
             has_pending_records: Atomic::new(false),
             wants_space: Atomic::new(false),
+            is_unarmed: Atomic::new(false),
             rx_experience: Experience::new(),
             tx_experience: Experience::new(),
             sent: Atomic::new(0),
@@ -527,11 +530,6 @@ pub(crate) fn is_on(stream: &AdoptedStream, channel: &Arc<Channel>) -> bool {
         .link
         .as_ref()
         .is_some_and(|link| Arc::ptr_eq(link.channel(), channel))
-}
-
-/// Whether the peer said that it will not read any more, or wants its direction back on TCP.
-pub(crate) fn peer_wants_tcp(link: &Link) -> bool {
-    link.peer_flags() & (wire::RX_GONE | wire::RX_RETURN) != 0
 }
 
 /// Says that no ring byte will ever follow.

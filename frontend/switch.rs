@@ -2,9 +2,11 @@
 
 //! Where a sender changes between TCP and the ring (protocol §6). Always under the socket lock.
 
-use crate::link::Link;
+use crate::link::{
+    Link,
+    View, //
+};
 use crate::stream::{
-    self,
     AdoptedStream,
     Sender,
     Stream, //
@@ -29,6 +31,9 @@ use xenvmc_net::{
 };
 use xenvmc_xen::VirtFence;
 
+/// Binary logarithm of how many times larger a ring becomes in one step.
+const GROWTH_ORDER: u8 = 2;
+
 /// Flags of a send that only TCP can do justice to.
 const TCP_ONLY: Flags = Flags::OOB.with(Flags::ZEROCOPY).with(Flags::FASTOPEN);
 
@@ -46,6 +51,7 @@ pub(crate) fn to_right_path(
     stream: &AdoptedStream,
     guard: &mut Guard<'_, Stream>,
     link: &Link,
+    view: View<'_>,
     message: &Message<'_>,
     flags: Flags,
 ) -> core::result::Result<bool, Violation> {
@@ -64,7 +70,7 @@ pub(crate) fn to_right_path(
         Some(Decline::Zerocopy)
     } else if message.has_control() || guard.state().stay {
         Some(Decline::Option)
-    } else if stream::peer_wants_tcp(link) {
+    } else if view.peer_wants_tcp() {
         Some(Decline::PeerReturned)
     } else if !link.channel().is_open() {
         Some(Decline::ChannelClosed)
@@ -76,7 +82,7 @@ pub(crate) fn to_right_path(
             publish(stream, guard.state(), link)?;
             Ok(true)
         }
-        None => match enter(stream, guard, link)? {
+        None => match enter(stream, guard, link, view)? {
             Ok(()) => Ok(true),
             Err(reason) => {
                 stream.frontend().counters().decline(reason);
@@ -98,8 +104,9 @@ fn enter(
     stream: &AdoptedStream,
     guard: &mut Guard<'_, Stream>,
     link: &Link,
+    view: View<'_>,
 ) -> core::result::Result<core::result::Result<(), Decline>, Violation> {
-    if link.peer_flags() & wire::RX_READY == 0 {
+    if view.peer_flags() & wire::RX_READY == 0 {
         return Ok(Err(Decline::StaleReader));
     }
     if let Some(reason) = net::why_not_switch(guard) {
@@ -151,7 +158,7 @@ pub(crate) fn leave(
     collect(sender, link)
 }
 
-/// Goes on in a larger extent, if it is not as large as may be; true = done.
+/// Goes on in a larger extent, if the reader is at work and this one is not as large as may be; true = done.
 ///
 /// # Errors
 ///
@@ -161,15 +168,16 @@ pub(crate) fn grow(
     sender: &mut Sender,
     link: &Link,
 ) -> core::result::Result<bool, Violation> {
-    collect(sender, link)?;
     let Mode::Ring { extent, seq } = sender.outbound.mode() else {
         return Ok(false);
     };
-    let order = stream.frontend().settings().ring_order;
-    if extent.order() >= order {
+    let most = stream.frontend().settings().ring_order;
+    if extent.order() >= most || !sender.outbound.is_being_read() {
         return Ok(false);
     }
-    let Ok(larger) = link.channel().take_extent(order) else {
+    collect(sender, link)?;
+    let order = most.min(extent.order() + GROWTH_ORDER);
+    let Ok(larger) = link.channel().take_spare_extent(order) else {
         return Ok(false);
     };
     if sender.outbound.enter_ring(larger, seq).is_err() {
@@ -192,6 +200,9 @@ pub(crate) fn publish(
     sender: &mut Sender,
     link: &Link,
 ) -> core::result::Result<(), Violation> {
+    if sender.outbound.is_settled() && !stream.has_pending_records.load(Relaxed) {
+        return Ok(());
+    }
     let Some(view) = link.view() else {
         return Ok(());
     };

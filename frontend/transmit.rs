@@ -225,12 +225,12 @@ fn step(
     let Some(link) = guard.state().link.clone() else {
         return Ok(Step::Tcp);
     };
-    if !switch::to_right_path(stream, guard, &link, message, flags)? {
-        return Ok(Step::Tcp);
-    }
     let Some(view) = link.view() else {
         return Ok(Step::Tcp);
     };
+    if !switch::to_right_path(stream, guard, &link, view, message, flags)? {
+        return Ok(Step::Tcp);
+    }
     let sender = guard.state();
     let mut room = sender.outbound.room(&view.peer)?;
     if (room as usize) < message.len() && switch::grow(stream, sender, &link)? {
@@ -272,7 +272,7 @@ fn step(
             link.post();
         }
         // The bytes /before/ this look, by the barrier in `commit`. Partner: `receive::close` at the other end.
-        let gone = link.peer_flags() & wire::RX_GONE != 0
+        let gone = view.peer_flags() & wire::RX_GONE != 0
             && view.peer.word(slot::RX_CONS).load_acquire() != sender.outbound.prod();
         if gone {
             return Ok(Step::Lost);
@@ -339,7 +339,7 @@ pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
         // The reader will say when it has entered a segment.
         return Some(false);
     }
-    if stream::peer_wants_tcp(link) || used > i32::MAX as u32 || used + want <= size {
+    if view.peer_wants_tcp() || used > i32::MAX as u32 || used + want <= size {
         // Whoever asked before still wants to hear of it: `noticed` alone takes the wish back.
         return Some(true);
     }

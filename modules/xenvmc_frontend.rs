@@ -21,8 +21,8 @@ module! {
             description: "1 = accelerate connections (default), 0 = do not begin to; can be changed in debugfs",
         },
         ring_kib: u32 {
-            default: 256,
-            description: "size of a ring that has grown, in KiB: a power of two from 16 to 4096 (default 256)",
+            default: 1024,
+            description: "size that a ring may grow to, in KiB: a power of two from 16 to 4096 (default 1024)",
         },
         initial_ring_kib: u32 {
             default: 16,
@@ -33,8 +33,8 @@ module! {
             description: "memory granted to each peer at most, in MiB: 1 to 256 (default 64)",
         },
         spin_us: u32 {
-            default: 200,
-            description: "longest busy-wait before sleeping, in microseconds: 0 to 1000 (default 200); can be changed in debugfs",
+            default: 400,
+            description: "longest busy-wait before sleeping, in microseconds: 0 to 1000 (default 400); can be changed in debugfs",
         },
         upgrade_calls: u32 {
             default: 4,

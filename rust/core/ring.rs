@@ -28,12 +28,14 @@ const UNREAD_MAX: u32 = i32::MAX as u32;
 /// - `seen` is the last consumer index of the peer that was found valid.
 /// - `size` is 0 (nothing can be produced) or that of an extent, and the unread bytes in it are
 ///   within those from `base` to `prod`.
+/// - `start` is what `prod` was when it went on in this extent.
 #[derive(Clone, Copy, Debug)]
 pub struct Producer {
     prod: u32,
     base: u32,
     seen: u32,
     size: u32,
+    start: u32,
 }
 
 impl Producer {
@@ -54,6 +56,7 @@ impl Producer {
             base: start,
             seen: start,
             size,
+            start,
         }
     }
 
@@ -72,6 +75,26 @@ impl Producer {
         // INVARIANT: If it is not fresh, any unread byte may be in it.
         self.base = if fresh { self.prod } else { self.seen };
         self.size = extent.bytes();
+        self.start = self.prod;
+    }
+
+    /// Whether the reader was seen to have read half of what the current extent holds, out of it: it
+    /// is at work, and a larger extent would let the two wait less for each other.
+    ///
+    /// ```
+    /// use xenvmc_core::ring::Producer;
+    ///
+    /// let mut producer = Producer::new(7, 4096);
+    /// producer.advance(4096);
+    /// assert!(!producer.is_being_read());
+    /// producer.free(7 + 2048)?;
+    /// assert!(producer.is_being_read());
+    /// # Ok::<(), xenvmc_core::error::RingError>(())
+    /// ```
+    pub const fn is_being_read(&self) -> bool {
+        // While older extents are read, `seen` is behind `start`; never by 2^31.
+        let read = self.seen.wrapping_sub(self.start) as i32;
+        read > 0 && read as u32 >= self.size / 2
     }
 
     /// Bytes that may be written now, when the peer's consumer index is `cons`.

@@ -52,9 +52,9 @@ wait_queue_head_t *xenvmc_helper_sk_sleep(struct sock *sk)
 	return sk_sleep(sk);
 }
 
-bool xenvmc_helper_sk_has_sleeper(struct sock *sk)
+bool xenvmc_helper_sk_is_watched(struct sock *sk)
 {
-	return skwq_has_sleeper(rcu_dereference_check(sk->sk_wq, 1));
+	return skwq_has_sleeper(rcu_dereference_check(sk->sk_wq, 1)) || sock_flag(sk, SOCK_FASYNC);
 }
 
 bool xenvmc_helper_sk_lock_has_waiter(struct sock *sk)

@@ -10,7 +10,7 @@
 //!
 //! While the copy is installed the socket owns one reference to the [`Adopted`]. Callers of `sk_prot` methods hold no
 //! lock and no reference between loading the pointer and entering the method, and do not sleep there; so the socket's
-//! reference is dropped only after an RCU-tasks grace period. A method that may sleep takes a reference of its own first.
+//! reference is dropped only after an RCU-tasks grace period, or, once the last descriptor is closed, an ordinary one. A method that may sleep takes a reference of its own first.
 //!
 //! # Lock order
 //!
@@ -372,10 +372,17 @@ impl<'a, C: Connection> Guard<'a, C> {
         crate::splice::restore(&self.locked);
         adopted.registry.remove(adopted);
         C::restored(self);
+        // Nobody calls a method of a socket without descriptor but its own timers and softirqs, and whoever holds its lock, none
+        // of them preemptible: an ordinary grace period, which costs less, is enough. `close` holds its own reference.
+        let wait = if self.locked.is_dead() {
+            bindings::call_rcu
+        } else {
+            bindings::call_rcu_tasks
+        };
         // SAFETY: `grace` is used for nothing else and this code runs once, as the pointer above changes once. The
         // callback gets back the reference that the socket owned.
         unsafe {
-            bindings::call_rcu_tasks(
+            wait(
                 adopted.grace.get(),
                 Some(methods::drop_socket_reference::<C>),
             )

@@ -197,11 +197,19 @@ impl Socket {
         }
     }
 
-    /// Whether anybody sleeps on or polls the socket. Any context. Full barrier before the look, as `wq_has_sleeper`.
-    pub fn has_sleeper(&self) -> bool {
+    /// Whether anybody sleeps on the socket, polls it, or wants SIGIO from it. Any context. Full barrier before the look, as
+    /// `wq_has_sleeper`.
+    #[inline]
+    pub fn is_watched(&self) -> bool {
         let _rcu = kernel::sync::rcu::read_lock();
         // SAFETY: alive; the wait queue is protected by RCU.
-        unsafe { bindings::sk_has_sleeper(self.as_ptr()) }
+        unsafe { bindings::sk_is_watched(self.as_ptr()) }
+    }
+
+    /// Whether the last descriptor has been closed. Stays so. Any context.
+    pub fn is_dead(&self) -> bool {
+        // SAFETY: alive; one flag.
+        unsafe { bindings::sock_flag(self.as_ptr(), bindings::sock_flags_SOCK_DEAD) }
     }
 
     /// Whether the application has accepted the socket or opened it itself: whether a `struct socket` belongs to it.

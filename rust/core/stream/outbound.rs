@@ -66,6 +66,11 @@ impl Outbound {
         self.producer.prod()
     }
 
+    /// Whether the reader has read enough of the current extent to be worth a larger one.
+    pub const fn is_being_read(&self) -> bool {
+        self.producer.is_being_read()
+    }
+
     /// From the next byte on, into `extent`; `seq` is TCP's write sequence number.
     ///
     /// Also for growth: then `seq` is the one that [`Self::mode`] says. Nothing is visible before
