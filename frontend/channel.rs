@@ -85,6 +85,8 @@ pub(crate) struct Channel {
     tending: Atomic<u32>,
     /// Some connection is [`Stream::is_unarmed`](crate::stream::Stream::is_unarmed).
     unarmed: Atomic<bool>,
+    /// It is over, and no connection is on it any more.
+    ended: Atomic<bool>,
     #[pin]
     pub(crate) control: Mutex<Control>,
     #[pin]
@@ -138,6 +140,7 @@ impl Channel {
                 broken: Atomic::new(false),
                 tending: Atomic::new(0),
                 unarmed: Atomic::new(false),
+                ended: Atomic::new(false),
                 control <- new_mutex!(Control::new(), "xenvmc_control"),
                 growing <- new_mutex!(None, "xenvmc_growing"),
                 slots <- new_bh_spinlock!(slots, "xenvmc_slots"),
@@ -195,6 +198,16 @@ impl Channel {
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
         self.state().is_open() && !self.broken.load(Acquire)
+    }
+
+    /// Notes that the channel is over, and no connection is on it any more.
+    pub(crate) fn set_ended(&self) {
+        self.ended.store(true, Release);
+    }
+
+    /// Whether [`Self::set_ended`] was called. Later than [`State::Done`], which comes before the connections know.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Acquire)
     }
 
     /// Notes that the peer broke the protocol: logs it, once, and lets the upkeep end the channel. Any context but hard

@@ -10,7 +10,10 @@ use crate::control::{
     Control,
     RETRY_MS, //
 };
-use crate::giveback;
+use crate::giveback::{
+    self,
+    Unread, //
+};
 use crate::handshake;
 use crate::stream::{
     is_on,
@@ -76,6 +79,7 @@ pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
     if control.state == State::Done {
         if !control.is_buried {
             handshake::end_all(channel);
+            channel.set_ended();
             control.is_buried = channel.frontend().bury(channel);
             if control.is_buried {
                 pr_info!("domain {}: channel closed\n", channel.peer().domid());
@@ -129,7 +133,7 @@ fn drain_all(channel: &Arc<Channel>) -> bool {
         if stream.has_ended() || !is_on(&stream, channel) {
             continue;
         }
-        match giveback::drain(&stream) {
+        match giveback::drain(&stream, Unread::Complete) {
             Ok(done) => all &= done,
             Err(violation) => {
                 channel.violation(violation);
@@ -149,7 +153,8 @@ fn end_alone(channel: &Arc<Channel>) {
         if stream.has_ended() || !is_on(&stream, channel) {
             continue;
         }
-        let complete = matches!(giveback::drain(&stream), Ok(true)) && is_all_read(&stream);
+        let taken = giveback::drain(&stream, Unread::Rest);
+        let complete = taken == Ok(true) && is_all_read(&stream);
         let ended = channel
             .theirs()
             .zip(peer_slot(&stream))
@@ -191,10 +196,10 @@ fn reset_all(channel: &Arc<Channel>) {
     }
 }
 
-/// Waits until a channel is over, at most twice as long as both sides may take. Process context.
+/// Waits until a channel is over and no connection is on it, at most twice as long as both sides may take. Process context.
 pub(crate) fn wait(channel: &Arc<Channel>) {
     let start = Instant::<Monotonic>::now();
-    while channel.state() != State::Done {
+    while !channel.has_ended() {
         if start.elapsed().as_millis() > 2 * CLOSE_MS {
             pr_err!(
                 "domain {}: the channel does not end\n",

@@ -125,8 +125,17 @@ pub(crate) fn tend(stream: &AdoptedStream) {
     }
 }
 
-/// Puts everything that is unread in the peer's ring into TCP's queue; true = done, and the reader stands on TCP. The
-/// reader is locked, and the socket owned.
+/// What of the peer's ring is to become TCP's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// Everything, once the peer's last record is there; nothing before that.
+    Complete,
+    /// What there is: nothing will follow.
+    Rest,
+}
+
+/// Puts what is unread in the peer's ring into TCP's queue; true = all is done, and the reader stands on TCP. The reader is
+/// locked, and the socket owned.
 ///
 /// # Errors
 ///
@@ -136,6 +145,7 @@ fn move_unread(
     reader: &mut Reader,
     locked: &mut Locked<'_>,
     link: &Link,
+    what: Unread,
 ) -> core::result::Result<bool, Violation> {
     let (Some(view), Some(theirs)) = (link.view(), link.channel().theirs()) else {
         return Ok(true);
@@ -166,7 +176,8 @@ fn move_unread(
         }
     }
     let prod = view.peer.word(slot::TX_PROD).load_acquire();
-    if prod != walk.cons() || walk.is_ring() {
+    let is_complete = prod == walk.cons() && !walk.is_ring();
+    if what == Unread::Complete && !is_complete {
         return Ok(false);
     }
     for (at, from, extent, bytes) in &parts {
@@ -212,25 +223,25 @@ fn move_unread(
         link.post();
     }
     stream.watch.lock().inbound = reader.inbound.clone();
-    Ok(true)
+    Ok(is_complete)
 }
 
-/// Tries to put what is unread into TCP's queue; true = done. Process context, no lock held.
+/// Tries to put what is unread into TCP's queue; true = all is done. Process context, no lock held.
 ///
 /// # Errors
 ///
 /// If the peer has broken the protocol.
-pub(crate) fn drain(stream: &AdoptedStream) -> core::result::Result<bool, Violation> {
+pub(crate) fn drain(stream: &AdoptedStream, what: Unread) -> core::result::Result<bool, Violation> {
     let mut reader = stream.reader.lock();
     let Some(link) = reader.link.clone() else {
         return Ok(true);
     };
     let mut guard = stream.lock();
     let (locked, _) = guard.split();
-    let done = move_unread(stream, &mut reader, locked, &link);
+    let done = move_unread(stream, &mut reader, locked, &link, what);
     drop(guard);
     drop(reader);
-    if done == Ok(true) {
+    if done == Ok(true) || what == Unread::Rest {
         stream.socket().data_ready();
     }
     done
@@ -290,6 +301,10 @@ fn leave_both(stream: &Arc<AdoptedStream>) -> bool {
     link.post();
     let start = Instant::<Monotonic>::now();
     while start.elapsed().as_millis() < i64::from(RETURN_MS) {
+        if stream.phase() != Phase::Active {
+            // Its channel has ended meanwhile, and gave everything back.
+            return true;
+        }
         let sending = {
             let mut guard = stream.lock();
             guard.state().stay = true;
@@ -297,7 +312,7 @@ fn leave_both(stream: &Arc<AdoptedStream>) -> bool {
         };
         // The promise that no ring byte follows /before/ the last look at the ring.
         let ended = view.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0;
-        match (sending, drain(stream)) {
+        match (sending, drain(stream, Unread::Complete)) {
             (Ok(true), Ok(true)) if ended => return true,
             (Ok(_), Ok(_)) => {}
             _ => return false,

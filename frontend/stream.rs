@@ -98,6 +98,8 @@ pub(crate) struct Sender {
     pub(crate) ended: bool,
     /// The direction is to stay on TCP.
     pub(crate) stay: bool,
+    /// Why it is on TCP.
+    pub(crate) declined: Option<Decline>,
 }
 
 /// What `poll` and notices look at: the reader's position when it last left.
@@ -203,6 +205,7 @@ impl Stream {
             written: 0,
             ended: false,
             stay: false,
+            declined: None,
         };
         (stream, sender)
     }

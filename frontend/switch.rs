@@ -85,17 +85,25 @@ pub(crate) fn to_right_path(
         None => match enter(stream, guard, link, view)? {
             Ok(()) => Ok(true),
             Err(reason) => {
-                stream.frontend().counters().decline(reason);
+                note_declined(stream, guard.state(), reason);
                 Ok(false)
             }
         },
         Some(reason) => {
+            note_declined(stream, guard.state(), reason);
             if on_ring {
-                stream.frontend().counters().decline(reason);
                 leave(stream, guard.state(), link)?;
             }
             Ok(false)
         }
+    }
+}
+
+/// Counts a reason for TCP, once as long as it lasts.
+fn note_declined(stream: &AdoptedStream, sender: &mut Sender, reason: Decline) {
+    if sender.declined != Some(reason) {
+        sender.declined = Some(reason);
+        stream.frontend().counters().decline(reason);
     }
 }
 
@@ -134,6 +142,7 @@ fn enter(
     // What TCP still holds back (Nagle) lies before the boundary, and the reader waits for it.
     locked.push_pending();
     sender.written = seq;
+    sender.declined = None;
     stream.extent_bytes.store(extent.bytes(), Release);
     stream.sends_to_ring.store(true, Release);
     stream.frontend().counters().ring_entered.inc();

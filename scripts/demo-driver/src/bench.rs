@@ -72,7 +72,7 @@ impl<'a> Bench<'a> {
         self.screen.title_rows();
         plan.rows
             .iter()
-            .map(|&row| self.compare(row, plan.runs, Loaded::Both))
+            .map(|&row| self.compare(row, Loaded::Both))
             .collect()
     }
 
@@ -86,7 +86,7 @@ impl<'a> Bench<'a> {
         self.screen.title_no_module();
         plan.no_module
             .iter()
-            .map(|&row| self.compare(row, plan.no_module_runs, Loaded::Client))
+            .map(|&row| self.compare(row, Loaded::Client))
             .collect()
     }
 
@@ -104,21 +104,13 @@ impl<'a> Bench<'a> {
             for what in ["memcpy", "zero"] {
                 bounds.push(self.bound(what, "MB/s", size, |lab| probe(lab, what, size))?);
             }
-            let row = Row {
-                test: Test::Stream,
-                size,
-                goal: None,
-            };
+            let row = Row::new(Test::Stream, size);
             bounds.push(self.bound(row.test.name(), row.test.unit(), size, |lab| {
                 loopback(lab, row)
             })?);
         }
         for &size in &plan.bound_transactions {
-            let row = Row {
-                test: Test::RequestResponse,
-                size,
-                goal: None,
-            };
+            let row = Row::new(Test::RequestResponse, size);
             bounds.push(self.bound(row.test.name(), row.test.unit(), size, |lab| {
                 loopback(lab, row)
             })?);
@@ -128,16 +120,16 @@ impl<'a> Bench<'a> {
 
     /// Runs of `row` without a module and with it where `with` says, in turn. Which of the two comes
     /// first alternates, so that a drift of the host's speed is not in anybody's favour.
-    fn compare(&mut self, row: Row, runs: u32, with: Loaded) -> Result<RowResult> {
+    fn compare(&mut self, row: Row, with: Loaded) -> Result<RowResult> {
         let (mut before, mut after) = (Vec::new(), Vec::new());
-        for number in 0..runs {
+        for number in 0..row.runs {
             let mut order = [Loaded::Nowhere, with];
             if number % 2 == 1 {
                 order.reverse();
             }
             for loaded in order {
-                self.screen
-                    .step(&format!("{row}, {loaded}, run {} of {runs}", number + 1));
+                let step = format!("{row}, {loaded}, run {} of {}", number + 1, row.runs);
+                self.screen.step(&step);
                 let run = self
                     .run(row, loaded)
                     .with_context(|| format!("{row}, {loaded}"))?;

@@ -27,11 +27,7 @@ const PEERS: &str = "/sys/kernel/debug/xenvmc/peers";
 const CHANNEL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What makes the guests open their channel.
-const WARM_UP: Row = Row {
-    test: Test::RequestResponse,
-    size: 1,
-    goal: None,
-};
+const WARM_UP: Row = Row::new(Test::RequestResponse, 1);
 
 /// Prints what the frontend knows, and the last of what it told the kernel's log.
 const ACCOUNT: &str = "cd /sys/kernel/debug/xenvmc && { cat peers connections; \

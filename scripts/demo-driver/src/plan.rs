@@ -6,6 +6,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// Runs of each side of a row, where nothing else is said.
+const RUNS: u32 = 3;
+
 /// What netperf does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Test {
@@ -56,14 +59,27 @@ pub struct Row {
     pub size: u32,
     /// The least ratio that is asked for.
     pub goal: Option<f64>,
+    /// Runs of each side.
+    pub runs: u32,
 }
 
 impl Row {
-    const fn new(test: Test, size: u32) -> Self {
+    /// Some runs of a test, with no goal.
+    pub const fn new(test: Test, size: u32) -> Self {
         Self {
             test,
             size,
             goal: None,
+            runs: RUNS,
+        }
+    }
+
+    /// A row that shall show no difference: the smaller the difference to find, the more runs.
+    const fn at_par(self, goal: f64, runs: u32) -> Self {
+        Self {
+            goal: Some(goal),
+            runs,
+            ..self
         }
     }
 
@@ -85,12 +101,8 @@ impl fmt::Display for Row {
 pub struct Plan {
     /// Netfront against xenvmc.
     pub rows: Vec<Row>,
-    /// Runs of each side of such a row.
-    pub runs: u32,
     /// No module against the module in the client alone.
     pub no_module: Vec<Row>,
-    /// Runs of each side of such a row: more, as the difference to find is small.
-    pub no_module_runs: u32,
     /// Sizes of streams whose bounds inside a guest are measured.
     pub bound_streams: Vec<u32>,
     /// Sizes of transactions for which loopback is measured.
@@ -117,18 +129,16 @@ impl Plan {
                 Row::new(RequestResponse, 64),
                 Row::new(RequestResponse, 1024),
                 Row::new(RequestResponse, 16384),
-                Row::new(ConnectRequestResponse, 1).at_least(1.0),
+                Row::new(ConnectRequestResponse, 1).at_par(1.0, 12),
             ],
-            runs: 3,
             no_module: vec![
-                Row::new(Stream, 16384).at_least(0.98),
-                Row::new(RequestResponse, 1).at_least(0.98),
+                Row::new(Stream, 16384).at_par(0.98, 10),
+                Row::new(RequestResponse, 1).at_par(0.98, 10),
             ],
-            no_module_runs: 6,
             bound_streams: vec![64, 256, 1024, 4096, 16384, 65536],
             bound_transactions: vec![1, 64, 1024, 16384],
             bound_runs: 3,
-            seconds: 3,
+            seconds: 2,
         }
     }
 
@@ -140,11 +150,9 @@ impl Plan {
                 Row::new(Stream, 1024),
                 Row::new(Stream, 16384).at_least(10.0),
                 Row::new(RequestResponse, 1).at_least(8.0),
-                Row::new(ConnectRequestResponse, 1).at_least(1.0),
+                Row::new(ConnectRequestResponse, 1).at_par(1.0, 5),
             ],
-            runs: 3,
-            no_module: vec![Row::new(Stream, 16384).at_least(0.98)],
-            no_module_runs: 3,
+            no_module: vec![Row::new(Stream, 16384).at_par(0.98, 5)],
             bound_streams: vec![16384],
             bound_transactions: vec![1],
             bound_runs: 1,
@@ -154,8 +162,8 @@ impl Plan {
 
     /// Number of all runs.
     pub fn steps(&self) -> u32 {
-        let pairs =
-            self.rows.len() as u32 * self.runs + self.no_module.len() as u32 * self.no_module_runs;
+        let rows = self.rows.iter().chain(&self.no_module);
+        let pairs: u32 = rows.map(|row| row.runs).sum();
         // Three bounds for each size of a stream: memcpy, /dev/zero, loopback.
         let bounds = self.bound_streams.len() * 3 + self.bound_transactions.len();
         pairs * 2 + bounds as u32 * self.bound_runs

@@ -11,7 +11,7 @@ use crate::{
     plan::Test,
     plots,
     results::{Results, RowResult, Run, Side},
-    screen::figure,
+    screen::{figure, range},
 };
 
 /// The page's style.
@@ -211,18 +211,19 @@ fn chart(body: &mut String, svg: &str, legend: &[(&str, &str)]) {
 fn rows(body: &mut String, rows: &[RowResult], before: &str, after: &str) {
     put!(
         body,
-        "<div class=\"scroll\"><table><tr><th>Test<th>Bytes<th>Unit<th>{before}<th>{after}<th>Ratio<th>{before}: runs<th>{after}: runs<th>Through<br>the ring"
+        "<div class=\"scroll\"><table><tr><th>Test<th>Bytes<th>Unit<th>{before}<th>{after}<th>Ratio<th>90 %<br>within<th>{before}: runs<th>{after}: runs<th>Through<br>the ring"
     );
     for row in rows {
         put!(
             body,
-            "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td><b>{}×</b><td class=\"runs\">{}<td class=\"runs\">{}<td>{:.1} %",
+            "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td><b>{}×</b><td>{}<td class=\"runs\">{}<td class=\"runs\">{}<td>{:.1} %",
             row.test.name(),
             thousands(f64::from(row.size)),
             row.unit,
             number(row.netfront.median),
             number(row.xenvmc.median),
             figure(row.ratio),
+            range(row),
             runs(&row.netfront),
             runs(&row.xenvmc),
             row.xenvmc.ring_share * 100.0

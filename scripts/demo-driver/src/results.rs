@@ -16,6 +16,9 @@ use crate::{
 /// Number of this format; grows when a reader of the older one would misunderstand it.
 pub const FORMAT: u32 = 1;
 
+/// How often runs are drawn again.
+const DRAWS: usize = 2000;
+
 /// Said wherever a figure is shown.
 pub const CAVEAT: &str = "Ratios under emulation are not those of hardware: emulation makes privileged \
      instructions cheap or dear in odd ways. What carries over is the number of copies, hypercalls, \
@@ -97,6 +100,8 @@ pub struct RowResult {
     pub xenvmc: Side,
     /// Median with / median without.
     pub ratio: f64,
+    /// Where 90 % of the ratios lie when the runs of each side are drawn again, with repetition: how far noise reaches.
+    pub ratio_range: [f64; 2],
     /// The least ratio that is asked for.
     pub goal: Option<f64>,
 }
@@ -105,6 +110,8 @@ impl RowResult {
     /// Sums up the runs of both sides.
     pub fn new(row: Row, netfront: Side, xenvmc: Side) -> Self {
         let ratio = xenvmc.median / netfront.median;
+        let values = |side: &Side| side.values().collect::<Vec<_>>();
+        let ratio_range = resample(&values(&netfront), &values(&xenvmc));
         Self {
             test: row.test,
             size: row.size,
@@ -113,6 +120,7 @@ impl RowResult {
             netfront,
             xenvmc,
             ratio,
+            ratio_range,
             goal: row.goal,
         }
     }
@@ -275,6 +283,25 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// Ratios of medians of runs that are drawn from those that there are: where the middle 90 % of them lie (percentile
+/// bootstrap; Efron, 1979). The same runs give the same range.
+fn resample(before: &[f64], after: &[f64]) -> [f64; 2] {
+    let mut random = fastrand::Rng::with_seed(0);
+    let mut draw = |values: &[f64]| {
+        let drawn: Vec<f64> = values
+            .iter()
+            .filter_map(|_| random.choice(values).copied())
+            .collect();
+        median(&drawn)
+    };
+    let mut ratios: Vec<f64> = (0..DRAWS).map(|_| draw(after) / draw(before)).collect();
+    ratios.sort_by(f64::total_cmp);
+    [
+        round(ratios[DRAWS / 20]),
+        round(ratios[DRAWS - 1 - DRAWS / 20]),
+    ]
+}
+
 /// Four decimals are more than any figure here has a right to.
 fn round(value: f64) -> f64 {
     (value * 1e4).round() / 1e4
@@ -306,12 +333,15 @@ mod tests {
     }
 
     #[test]
+    fn ranges_reach_as_far_as_the_noise() {
+        assert_eq!(resample(&[2.0, 2.0], &[3.0, 3.0]), [1.5, 1.5]);
+        let [low, high] = resample(&[1.0, 2.0, 3.0], &[1.0, 2.0, 3.0]);
+        assert!(low < 1.0 && high > 1.0, "{low} {high}");
+    }
+
+    #[test]
     fn side_is_summed_up() {
-        let row = Row {
-            test: Test::Stream,
-            size: 1024,
-            goal: None,
-        };
+        let row = Row::new(Test::Stream, 1024);
         // 8 Mb/s for 2 s are 2 MB; half of the bytes went through rings.
         let side = Side::new(row, Loaded::Both, vec![run(8.0, 2_000_000), run(8.0, 0)]);
         assert_eq!(side.ring_share, 0.5);
@@ -322,11 +352,7 @@ mod tests {
 
     #[test]
     fn transactions_move_bytes_both_ways() {
-        let row = Row {
-            test: Test::RequestResponse,
-            size: 10,
-            goal: None,
-        };
+        let row = Row::new(Test::RequestResponse, 10);
         let side = Side::new(row, Loaded::Both, vec![run(100.0, 4000)]);
         assert_eq!(side.ring_share, 1.0);
     }

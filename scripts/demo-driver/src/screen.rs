@@ -99,13 +99,14 @@ impl Screen {
             row.xenvmc.cpu_seconds_per_1000.sum(),
         );
         self.line(&format!(
-            "{:11}{:>7} B  {:>4}{:>13}{:>13}{:>8.2}x  {:>8} {:>8}  {:16} {}",
+            "{:11}{:>7} B  {:>4}{:>12}{:>12}{:>8.2}x {:>12}  {:>7} {:>7}  {:16} {}",
             row.test.name(),
             row.size,
             row.unit,
             figure(row.netfront.median),
             figure(row.xenvmc.median),
             row.ratio,
+            range(row),
             cpu(before),
             cpu(after),
             goal,
@@ -134,8 +135,8 @@ impl Screen {
     fn title(&mut self, what: &str, before: &str, after: &str) {
         self.line("");
         self.line(&format!(
-            "{what:27}{before:>11}{after:>13}{:>9}  {:>17}",
-            "ratio", "CPU s/1000 units"
+            "{what:27}{before:>10}{after:>12}{:>9} {:>12}  {:>15}",
+            "ratio", "90 % within", "CPU s/1000"
         ));
     }
 
@@ -156,6 +157,12 @@ pub fn figure(value: f64) -> String {
         2
     };
     format!("{value:.decimals$}")
+}
+
+/// How far noise reaches.
+pub fn range(row: &RowResult) -> String {
+    let [low, high] = row.ratio_range.map(figure);
+    format!("{low}-{high}")
 }
 
 /// The runs of both sides.

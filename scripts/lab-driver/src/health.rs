@@ -2,9 +2,17 @@
 
 //! Whether a lab's machines are well.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::{lab::Lab, machine::Machine, scan};
+
+/// Time in which a machine that does not stand still answers, or does something else.
+const STILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Clock ticks of processor time that the emulator itself may use meanwhile. Xen's own timers alone take more.
+const STILL_TICKS: u64 = 20;
 
 /// Lines of a console that are shown.
 const CONSOLE_END: usize = 60;
@@ -25,6 +33,16 @@ impl Lab {
         let lines = scan::problems(&self.xen_log()?);
         found.extend(lines.into_iter().map(|line| format!("xen: {line}")));
         Ok(found)
+    }
+
+    /// Whether the emulated machine stands still: Dom0 does not answer, and the emulator uses no processor time, as if all
+    /// processors were halted and nothing could wake them. No software in it can do that to a machine whose timers run.
+    pub fn stands_still(&self) -> bool {
+        let before = self.cpu_ticks();
+        let command = self.command(Machine::Dom0, &["true"]);
+        let answers = command.timeout(STILL_TIMEOUT).run().is_ok();
+        let used = before.and_then(|before| Some(self.cpu_ticks()? - before));
+        !answers && used.is_some_and(|used| used < STILL_TICKS)
     }
 
     /// What is wrong with a machine, with the end of its console; none if nothing seems to be.

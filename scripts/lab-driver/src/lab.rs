@@ -347,6 +347,10 @@ impl Lab {
         self.state.is_alive()
     }
 
+    pub(crate) fn cpu_ticks(&self) -> Option<u64> {
+        self.state.cpu_ticks()
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.state.port
     }

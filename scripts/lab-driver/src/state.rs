@@ -77,6 +77,11 @@ impl State {
         start_time(self.pid) == Some(self.started)
     }
 
+    /// Processor time that the emulator has used, in clock ticks (1/100 s); none when it is gone.
+    pub(crate) fn cpu_ticks(&self) -> Option<u64> {
+        Some(stat(self.pid, 14)? + stat(self.pid, 15)?)
+    }
+
     /// Ends the emulator and waits until it is gone.
     ///
     /// # Errors
@@ -128,11 +133,16 @@ pub(crate) fn lock(directory: &Path) -> Result<File> {
 
 /// When a process started, in clock ticks since boot; none when there is no such process.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
+    stat(pid, 22)
+}
+
+/// The number in a field of `/proc/PID/stat` (proc_pid_stat(5)) behind the third; none when there is no such process.
+fn stat(pid: i32, field: usize) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may contain anything; field 3, the state, follows it.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     if matches!(fields.first(), Some(&"Z" | &"X")) {
         return None;
     }
-    fields.get(19)?.parse().ok()
+    fields.get(field - 3)?.parse().ok()
 }

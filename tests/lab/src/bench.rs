@@ -54,6 +54,8 @@ pub(crate) struct Bench {
     loaded: RefCell<BTreeMap<Machine, String>>,
     /// The lab is of no use any more.
     spent: Cell<bool>,
+    /// Guests that are not there any more.
+    destroyed: RefCell<Vec<Machine>>,
     next_port: Cell<u16>,
     peers: RefCell<BTreeMap<Machine, Arc<Peer>>>,
     logs: RefCell<Logs>,
@@ -70,6 +72,7 @@ impl Bench {
             dirty: Cell::new(true),
             loaded: RefCell::default(),
             spent: Cell::new(false),
+            destroyed: RefCell::default(),
             next_port: Cell::new(FIRST_PORT),
             peers: RefCell::default(),
             logs: RefCell::default(),
@@ -115,9 +118,19 @@ impl Bench {
         }
     }
 
-    /// The next test needs another lab.
-    pub(crate) fn set_spent(&self) {
+    /// Takes a guest's life; the next test needs another lab.
+    pub(crate) fn destroy(&self, guest: Machine) -> Result<()> {
         self.spent.set(true);
+        self.destroyed.borrow_mut().push(guest);
+        self.shell(Machine::Dom0, &format!("xl destroy {guest}"))
+            .map(drop)
+    }
+
+    /// The machines that are there.
+    fn machines(&self) -> impl Iterator<Item = Machine> {
+        let destroyed = self.destroyed.borrow().clone();
+        let all = self.lab.machines();
+        all.filter(move |machine| !destroyed.contains(machine))
     }
 
     /// Whether the next test needs another lab.
@@ -381,14 +394,14 @@ impl Bench {
     /// What all logs have got since the last time.
     pub(crate) fn take_logs(&self) -> Logs {
         let mut logs = self.logs.borrow_mut();
-        logs.collect(&self.lab);
+        logs.collect(&self.lab, self.machines());
         std::mem::take(&mut logs)
     }
 
     /// What a machine's kernel has said since the test began.
     pub(crate) fn kernel_log(&self, machine: Machine) -> String {
         let mut logs = self.logs.borrow_mut();
-        logs.collect(&self.lab);
+        logs.collect(&self.lab, self.machines());
         logs.of(&machine.to_string()).to_owned()
     }
 }

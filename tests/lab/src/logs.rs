@@ -27,8 +27,8 @@ pub(crate) struct Logs(BTreeMap<String, String>);
 
 impl Logs {
     /// Takes what is new. A machine that does not answer any more says so in its log.
-    pub(crate) fn collect(&mut self, lab: &Lab) {
-        for machine in lab.machines() {
+    pub(crate) fn collect(&mut self, lab: &Lab, machines: impl Iterator<Item = Machine>) {
+        for machine in machines {
             let text = run(lab, machine, &["/bin/busybox", "dmesg", "-c"]);
             let text =
                 text.unwrap_or_else(|error| format!("BUG: {machine} does not answer: {error:#}\n"));

@@ -15,7 +15,6 @@ const TOO_MANY: u64 = 64 << 20;
 
 /// What the guest had sent is delivered; then, and for whoever waits, the connection is reset.
 pub(super) fn guest_with_connections(bench: &Bench) -> Result<()> {
-    bench.set_spent();
     let pairs: Vec<Pair> = (0..4).map(|_| bench.pair()).collect::<Result<_>>()?;
     let [unread, receiver, poller, sender] = &pairs[..] else {
         unreachable!()
@@ -33,7 +32,7 @@ pub(super) fn guest_with_connections(bench: &Bench) -> Result<()> {
         pending.wait_asleep()?;
     }
 
-    bench.shell(Machine::Dom0, &format!("xl destroy {GUEST2}"))?;
+    bench.destroy(GUEST2)?;
 
     receiving.wait()?.failed(0, "ECONNRESET")?;
     polling.wait()?.failed(0, "ECONNRESET")?;

@@ -18,7 +18,7 @@ const BYTES: u64 = 10_000;
 
 /// Connections for an arena that is too small for them: it has 256 pages, and each end's smallest
 /// ring takes four.
-const TOO_MANY: usize = 100;
+const TOO_MANY: usize = 80;
 
 /// Uses a connection; none of it may go through a ring.
 fn stays_on_tcp(bench: &Bench, guests: &[Machine]) -> Result<()> {
@@ -77,8 +77,8 @@ pub(super) fn disabled_later(bench: &Bench) -> Result<()> {
 pub(super) fn arena_exhausted(bench: &Bench) -> Result<()> {
     bench.reload("arena_mib=1")?;
     let pairs = bench.plain_pairs(TOO_MANY)?;
-    for _ in 0..4 {
-        Pair::all_both_ways(&pairs, 50_000)?;
+    for _ in 0..3 {
+        Pair::all_both_ways(&pairs, 20_000)?;
     }
     let accelerated = bench.count_on_ring()?;
     ensure!(

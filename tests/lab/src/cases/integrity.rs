@@ -3,9 +3,10 @@
 //! Each byte comes once, unchanged and in order, however it is sent and received.
 
 use anyhow::{Result, ensure};
+use lab_driver::Machine;
 
 use crate::{
-    bench::{Bench, GUESTS},
+    bench::{Bench, GUEST1, GUEST2, GUESTS},
     pair::Pair,
 };
 
@@ -19,7 +20,7 @@ const FEW_BYTES: u64 = 1 << 20;
 const MANY: usize = 200;
 
 /// Bytes that each of them moves, each way.
-const BYTES_OF_EACH: u64 = 20_000;
+const BYTES_OF_EACH: u64 = 8_000;
 
 /// A transfer both ways at once, with messages of random sizes.
 fn both_ways(bench: &Bench, bytes: u64, send: &str, receive: &str) -> Result<()> {
@@ -81,6 +82,37 @@ pub(super) fn wait_all(bench: &Bench) -> Result<()> {
 
 pub(super) fn small_messages(bench: &Bench) -> Result<()> {
     both_ways(bench, 100_000, "max=64", "max=64")
+}
+
+/// Connections, one after the other, of which both ends ask for the ring at about the same time.
+const CROSSING: u64 = 20;
+
+/// A request and an answer at a time: both ends find their connection worth a ring at the same call, and ask.
+pub(super) fn both_ask_at_once(bench: &Bench) -> Result<()> {
+    let names = ["upgrades", "channels_broken", "connections_reset"];
+    let count = |guest: Machine| -> Result<Vec<u64>> {
+        names
+            .iter()
+            .map(|name| bench.counter(guest, name))
+            .collect()
+    };
+    bench.shell(GUEST2, "netserver -N >/dev/null")?;
+    let once = format!("netperf -H {} -t TCP_RR -P 0 -l -100", GUEST2.address());
+    bench.pair()?.finish()?;
+    let before = GUESTS.map(count);
+    for _ in 0..CROSSING {
+        bench.shell(GUEST1, &once)?;
+    }
+    bench.shell(GUEST2, "killall netserver")?;
+    for (guest, before) in GUESTS.into_iter().zip(before) {
+        let counts = count(guest)?.into_iter().zip(before?);
+        let moved: Vec<u64> = counts.map(|(after, before)| after - before).collect();
+        ensure!(
+            moved[0] >= CROSSING && moved[1..] == [0, 0],
+            "{guest}, {names:?}: {moved:?} for {CROSSING} connections"
+        );
+    }
+    Ok(())
 }
 
 /// Rounds in which many connections must all have got to the ring.

@@ -38,7 +38,7 @@ macro_rules! cases {
     (@ pv) => { true };
 }
 
-/// The tests that run when none is named.
+/// All tests.
 pub(crate) const ALL: &[Case] = cases![
     integrity::both_ways_blocking pv,
     integrity::both_ways_poll,
@@ -53,6 +53,8 @@ pub(crate) const ALL: &[Case] = cases![
     integrity::peek,
     integrity::wait_all,
     integrity::small_messages,
+    integrity::both_ask_at_once,
+    integrity::many_connections,
     closing::half_close_connecting_first,
     closing::half_close_accepting_first,
     closing::half_close_both_at_once,
@@ -82,12 +84,6 @@ pub(crate) const ALL: &[Case] = cases![
     discovery::malformed_announcements,
     fallback::peer_without_module,
     fallback::disabled,
-];
-
-/// Tests that run only when named, on any type of guests: they were not yet seen to pass from begin to end. The same holds
-/// for paravirtual guests as a whole.
-pub(crate) const NAMED_ONLY: &[Case] = cases![
-    integrity::many_connections,
     fallback::disabled_later,
     fallback::arena_exhausted,
     unload::under_load_connecting_side pv,
