@@ -15,6 +15,7 @@ use crate::giveback::{
     Unread, //
 };
 use crate::handshake;
+use crate::ready;
 use crate::stream::{
     is_on,
     AdoptedStream, //
@@ -68,12 +69,14 @@ pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
             control.advance(channel, Event::Drained);
         }
         State::Broken => {
-            reset_all(channel);
+            reset_all(channel, may_have_lost);
             control.advance(channel, Event::Drained);
         }
         State::Drained | State::Done => {}
     }
     if control.state == State::Drained && control.peer_state.is_drained() {
+        // A peer that has given up may say so without having read what it got.
+        reset_all(channel, |stream| !is_all_read(stream));
         control.advance(channel, Event::PeerDrained);
     }
     if control.state == State::Done {
@@ -184,13 +187,18 @@ fn peer_slot(stream: &AdoptedStream) -> Option<SlotId> {
     stream.watch.lock().link.as_ref().map(|link| link.peer())
 }
 
-/// The peer is not to be believed: resets all connections that had to do with it.
-fn reset_all(channel: &Arc<Channel>) {
+/// Whether bytes of a connection may be in a ring, either way, now that the peer is not to be believed.
+fn may_have_lost(stream: &AdoptedStream) -> bool {
+    stream.has_used_ring() || ready::was_told(stream)
+}
+
+/// Resets all connections of which `has_lost` says that bytes are lost.
+fn reset_all(channel: &Arc<Channel>, has_lost: impl Fn(&AdoptedStream) -> bool) {
     let Some(streams) = streams(channel) else {
         return;
     };
     for (_, stream) in streams {
-        if is_on(&stream, channel) && stream.has_used_ring() {
+        if !stream.has_ended() && is_on(&stream, channel) && has_lost(&stream) {
             giveback::reset(&stream);
         }
     }

@@ -113,7 +113,7 @@ pub(crate) fn run(channel: &Arc<Channel>) {
     if channel.take_tending() && !handshake::tend_all(channel) {
         channel.retry_tending(RETRY_MS);
     }
-    if channel.take_unarmed() && !rearm_all(channel) {
+    if control.state.is_readable() && channel.take_unarmed() && !rearm_all(channel) {
         channel.note_unarmed();
     }
     closing::run(channel, &mut control);

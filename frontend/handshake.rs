@@ -399,6 +399,9 @@ fn release(channel: &Channel, id: u32, slot: SlotId) -> bool {
 /// Leaves what the peer may still read in the slot's care, so that the socket can go.
 fn leave(stream: &Arc<AdoptedStream>, channel: &Channel, own: SlotId) {
     let outbound = stream.detach();
+    // The last reference to a channel must not be one that is dropped in a softirq, with the stream.
+    let link = stream.agreement().lock().link.take();
+    drop(link);
     let old = channel
         .slots()
         .lock()

@@ -55,6 +55,11 @@ pub(crate) fn attempt_after_grace(stream: &Arc<AdoptedStream>) {
     }
 }
 
+/// Whether the peer was told, and may have sent into its ring.
+pub(crate) fn was_told(stream: &AdoptedStream) -> bool {
+    stream.readiness.load(Acquire) == TOLD
+}
+
 #[cold]
 fn try_now(stream: &Arc<AdoptedStream>, in_call: bool) {
     let mut guard = stream.lock();

@@ -86,6 +86,8 @@ pub(crate) fn receive(
     let target = socket.low_water(flags.any(Flags::WAITALL), len);
     let mut timeout = socket.receive_timeout(flags.any(Flags::DONTWAIT));
     let mut copied = 0;
+    let received = stream.received.load(Relaxed);
+    let has_used_ring = |stream: &AdoptedStream| stream.received.load(Relaxed) != received;
     let or_copied = |copied: usize, error: Error| match copied {
         0 => Err(error),
         copied => Ok(copied),
@@ -117,12 +119,12 @@ pub(crate) fn receive(
         }
         if copied >= target || (len == 0 && has_bytes(stream)) {
             stream::moved_over_tcp(stream, copied);
-            if copied < len {
-                leave_armed(stream);
-            }
+            leave_armed(stream);
             return Ok(copied);
         }
-        if copied > 0 && (is_over(stream) || timeout == 0 || flags.any(Flags::PEEK)) {
+        // TCP wakes us only when it has SO_RCVLOWAT bytes itself: better less than for ever.
+        let is_split = has_used_ring(stream) && !flags.any(Flags::WAITALL) && !is_on_ring(stream);
+        if copied > 0 && (is_over(stream) || timeout == 0 || flags.any(Flags::PEEK) || is_split) {
             leave_armed(stream);
             return Ok(copied);
         }
@@ -166,7 +168,7 @@ pub(crate) fn receive(
     }
 }
 
-/// A call leaves with nothing more to read: arranges to hear of the next byte, for who polls only on edges. If it has come
+/// A call leaves: arranges to hear of bytes beyond those that it has seen, for who polls only on edges. If some have come
 /// meanwhile, the wake-up that the peer owed is made up for.
 ///
 /// Where nobody polls there is nobody to wake, and each wake-up costs the sender a hypercall. Who begins to poll later asks
@@ -178,18 +180,36 @@ fn leave_armed(stream: &AdoptedStream) {
     if stream.socket().is_watched() {
         rearm(stream);
     } else if !stream.is_unarmed.load(Relaxed) {
-        stream.is_unarmed.store(true, Relaxed);
         let watch = stream.watch.lock();
         if let Some(link) = &watch.link {
+            stream.is_unarmed.store(true, Relaxed);
             link.channel().note_unarmed();
         }
     }
 }
 
-/// Arranges to hear of the next byte, and makes up for the wake-up if it has come already. Softirq or process context, no
-/// lock.
+/// Arranges to hear of bytes beyond those that the reader has seen, and makes up for the wake-up if there are some. Softirq or
+/// process context, no lock.
 pub(crate) fn rearm(stream: &AdoptedStream) {
-    if has_bytes(stream) {
+    let mut came = false;
+    {
+        let watch = stream.watch.lock();
+        let Some(view) = watch.link.as_ref().and_then(|link| link.view()) else {
+            return;
+        };
+        let mut seen = watch.inbound.clone();
+        for _ in 0..LOOKS_WHILE_ARMING {
+            if seen.arm::<VirtFence, _, _>(&view.own, &view.peer) {
+                break;
+            }
+            came = true;
+            if seen.see(&view.peer).is_err() {
+                // The reader will find out.
+                break;
+            }
+        }
+    }
+    if came {
         stream.socket().data_ready();
     }
 }
@@ -225,6 +245,9 @@ fn pass(
         return Ok(Pass::Taken);
     };
     if flags.any(Flags::PEEK) {
+        // What is there before the call counts as seen, although it is not taken.
+        reader.inbound.see(&view.peer)?;
+        stream.watch.lock().inbound = reader.inbound.clone();
         let walk = reader.inbound.clone();
         return peek(stream, &link, walk, message, len, copied, flags);
     }
@@ -406,6 +429,11 @@ fn peek(
     Ok(Pass::Taken)
 }
 
+/// Whether the next byte comes from the ring, as far as the reader has seen.
+fn is_on_ring(stream: &AdoptedStream) -> bool {
+    stream.watch.lock().inbound.is_ring()
+}
+
 /// Whether there is anything to read, from TCP or the ring; arranges to hear of the next byte if not.
 fn has_bytes(stream: &AdoptedStream) -> bool {
     let watch = stream.watch.lock();
@@ -474,6 +502,8 @@ fn count_unread(
         let bytes = match look_at(link, view, walk, seq, received)? {
             Source::Tcp(bytes) => {
                 seq = seq.wrapping_add(bytes);
+                // TCP counts its own bytes alone, and may never find enough of them.
+                is_full = in_ring;
                 bytes
             }
             Source::Ring { extent, bytes } => {

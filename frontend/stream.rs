@@ -100,6 +100,8 @@ pub(crate) struct Sender {
     pub(crate) stay: bool,
     /// Why it is on TCP.
     pub(crate) declined: Option<Decline>,
+    /// Extents are held besides the current one, to be taken back when the reader has left them.
+    pub(crate) holds_more: bool,
 }
 
 /// What `poll` and notices look at: the reader's position when it last left.
@@ -206,6 +208,7 @@ impl Stream {
             ended: false,
             stay: false,
             declined: None,
+            holds_more: false,
         };
         (stream, sender)
     }
@@ -433,6 +436,7 @@ impl StreamExt for AdoptedStream {
         let mut guard = self.lock();
         self.watch.lock().inbound = Inbound::new();
         self.readiness.store(0, Release);
+        self.is_unarmed.store(false, Relaxed);
         guard.state().stay = false;
         *self.agreement.lock() = Agreement::new();
         self.calls.store(0, Relaxed);

@@ -184,7 +184,6 @@ pub(crate) fn grow(
     if extent.order() >= most || !sender.outbound.is_being_read() {
         return Ok(false);
     }
-    collect(sender, link)?;
     let order = most.min(extent.order() + GROWTH_ORDER);
     let Ok(larger) = link.channel().take_spare_extent(order) else {
         return Ok(false);
@@ -193,6 +192,7 @@ pub(crate) fn grow(
         link.channel().put_extent(larger);
         return Ok(false);
     }
+    sender.holds_more = true;
     stream.extent_bytes.store(larger.bytes(), Release);
     stream.frontend().counters().ring_grown.inc();
     publish(stream, sender, link)?;
@@ -244,5 +244,6 @@ pub(crate) fn collect(sender: &mut Sender, link: &Link) -> core::result::Result<
     while let Some(extent) = sender.outbound.poll_free(&view.peer)? {
         link.channel().put_extent(extent);
     }
+    sender.holds_more = sender.outbound.extents() > 1;
     Ok(())
 }

@@ -232,6 +232,9 @@ fn step(
         return Ok(Step::Tcp);
     }
     let sender = guard.state();
+    if sender.holds_more {
+        switch::collect(sender, &link)?;
+    }
     let mut room = sender.outbound.room(&view.peer)?;
     if (room as usize) < message.len() && switch::grow(stream, sender, &link)? {
         room = sender.outbound.room(&view.peer)?;

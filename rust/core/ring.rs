@@ -28,7 +28,7 @@ const UNREAD_MAX: u32 = i32::MAX as u32;
 /// - `seen` is the last consumer index of the peer that was found valid.
 /// - `size` is 0 (nothing can be produced) or that of an extent, and the unread bytes in it are
 ///   within those from `base` to `prod`.
-/// - `start` is what `prod` was when it went on in this extent.
+/// - `start` is what `prod` was when it went on in this extent, or later, but `size` behind `seen` at least.
 #[derive(Clone, Copy, Debug)]
 pub struct Producer {
     prod: u32,
@@ -92,7 +92,7 @@ impl Producer {
     /// # Ok::<(), xenvmc_core::error::RingError>(())
     /// ```
     pub const fn is_being_read(&self) -> bool {
-        // While older extents are read, `seen` is behind `start`; never by 2^31.
+        // While older extents are read, `seen` is behind `start`.
         let read = self.seen.wrapping_sub(self.start) as i32;
         read > 0 && read as u32 >= self.size / 2
     }
@@ -108,6 +108,10 @@ impl Producer {
             return Err(RingError::Consumer);
         }
         self.seen = cons;
+        if (cons.wrapping_sub(self.start) as i32) > self.size as i32 {
+            // Only whether it is more than half of the size is asked, so `start` may follow.
+            self.start = cons.wrapping_sub(self.size);
+        }
         if self.prod.wrapping_sub(cons) < self.prod.wrapping_sub(self.base) {
             // INVARIANT: What is unread begins at `cons` now. Before that, what begins at the old
             // `base` is in this extent, and the rest takes no room in it.

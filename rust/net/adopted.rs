@@ -180,8 +180,9 @@ impl<C: Connection> Adopted<C> {
     ///
     /// # Safety
     ///
-    /// `sk` must be alive, and the caller in a method of the socket, in an RCU-tasks read-side section (no voluntary
-    /// sleep) from loading `sk_prot` on, or hold the socket lock, for `'a`.
+    /// `sk` must be alive, and the caller, for `'a`, either in a method of a socket with a descriptor, without sleeping of its
+    /// own will since `sk_prot` was loaded, or in an RCU read-side section, softirqs off included; or `restore` was not called
+    /// yet, and `'a` ends before it is.
     pub(crate) unsafe fn of<'a>(
         sk: *mut bindings::sock,
     ) -> core::result::Result<ArcBorrow<'a, Self>, *const bindings::proto> {
@@ -205,7 +206,9 @@ impl<C: Connection> Adopted<C> {
 
     /// Returns what a locked socket was taken over with, if it was.
     pub fn find(locked: &Locked<'_>) -> Option<Arc<Self>> {
-        // SAFETY: alive, and its lock is held.
+        // A child that was not accepted yet is destroyed with its listener, whoever owns it.
+        let _rcu = kernel::sync::rcu::read_lock();
+        // SAFETY: alive; in an RCU read-side section until there is a reference.
         unsafe { Self::of(locked.socket().as_ptr()) }
             .ok()
             .map(Arc::from)
@@ -372,8 +375,9 @@ impl<'a, C: Connection> Guard<'a, C> {
         crate::splice::restore(&self.locked);
         adopted.registry.remove(adopted);
         C::restored(self);
-        // Nobody calls a method of a socket without descriptor but its own timers and softirqs, and whoever holds its lock, none
-        // of them preemptible: an ordinary grace period, which costs less, is enough. `close` holds its own reference.
+        // Who calls a method of a socket without descriptor does so with softirqs off (its timers, its softirqs, `release_cb`), in
+        // an RCU read-side section (`destroy`), or with a reference (`close`): an ordinary grace period, which costs less, is
+        // enough.
         let wait = if self.locked.is_dead() {
             bindings::call_rcu
         } else {

@@ -106,7 +106,8 @@ impl<C: Connection> Call<C> {
     /// As [`Adopted::of`].
     #[inline]
     unsafe fn enter(sk: *mut bindings::sock) -> Self {
-        // SAFETY: the caller's promise; no sleep before the reference is taken.
+        let _rcu = kernel::sync::rcu::read_lock();
+        // SAFETY: the caller's promise; in an RCU read-side section until the reference is taken.
         match unsafe { Adopted::<C>::of(sk) } {
             Ok(adopted) => Self::Ours(adopted.into()),
             Err(proto) => Self::Other(proto, Stray::enter()),
@@ -271,8 +272,9 @@ unsafe extern "C" fn disconnect<C: Connection>(sk: *mut bindings::sock, flags: c
 ///
 /// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn destroy<C: Connection>(sk: *mut bindings::sock) {
-    // SAFETY: the socket is dead and nobody else uses it; the reference that the socket owns outlives this call by a
-    // grace period.
+    // From `restore` on only a grace period keeps the object, and we may be preempted.
+    let rcu = kernel::sync::rcu::read_lock();
+    // SAFETY: the socket is dead and nobody else uses it; in an RCU read-side section.
     let proto = match unsafe { Adopted::<C>::of(sk) } {
         Ok(adopted) => {
             // SAFETY: a dead socket has no descriptor, so no task is in its methods; its destroyer excludes softirqs.
@@ -281,6 +283,7 @@ unsafe extern "C" fn destroy<C: Connection>(sk: *mut bindings::sock) {
         }
         Err(proto) => proto,
     };
+    drop(rcu);
     // SAFETY: as in `close`.
     unsafe { call!(proto, destroy(sk)) }
 }

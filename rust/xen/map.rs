@@ -65,8 +65,8 @@ impl PeerPages {
     ///
     /// # Errors
     ///
-    /// `EINVAL` if the list is empty or longer than 1024; `ENOMEM`; `EACCES` if Xen refused any of
-    /// them.
+    /// `EINVAL` if the list is empty or longer than 1024; `ENOMEM`, also if Xen has no room to note
+    /// another mapping; `EACCES` if it refused any of them otherwise.
     pub fn map(peer: DomId, grefs: &[u32]) -> Result<Self> {
         if grefs.is_empty() || grefs.len() > MAX_PAGES {
             return Err(EINVAL);
@@ -118,7 +118,14 @@ impl PeerPages {
                     room.unmap_one(index, &mut unmap[index]);
                 }
             }
-            return Err(EACCES);
+            let is_full = |op: &xen_sys::gnttab_map_grant_ref| {
+                i32::from(op.status) == xen_sys::GNTST_no_device_space
+            };
+            return Err(if ops.iter().any(is_full) {
+                ENOMEM
+            } else {
+                EACCES
+            });
         }
         // INVARIANT: All were mapped; the lists were filled side by side. The pages are given back
         // by `drop`.

@@ -203,6 +203,12 @@ impl Writer {
         Ok(place.and_then(Option::take).map(|live| live.extent))
     }
 
+    /// Number of extents that are held: the current one, and those that the reader has not left yet or
+    /// that [`Self::poll_free`] has not given out.
+    pub fn extents(&self) -> usize {
+        self.live.iter().flatten().count()
+    }
+
     /// Any extent that is still held, once the peer has ended the connection or is gone.
     pub fn poll_abandoned(&mut self) -> Option<Extent> {
         self.told = Mode::Tcp;

@@ -152,6 +152,16 @@ impl Inbound {
         }
     }
 
+    /// Takes note of the peer's index without looking what the bytes are: they count as seen, for [`Self::arm`].
+    ///
+    /// # Errors
+    ///
+    /// The index is impossible.
+    pub fn see<P: Words>(&mut self, peer: &P) -> Result<(), Error> {
+        let prod = peer.word(slot::TX_PROD).load_acquire();
+        Ok(self.consumer.handle_prod(prod)?)
+    }
+
     /// The pieces that the next `len` bytes of the ring are in; at most what [`Self::look`] said,
     /// in the extent that it said.
     #[inline]

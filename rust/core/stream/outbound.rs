@@ -227,6 +227,11 @@ impl Outbound {
         Ok(self.writer.poll_free(entered)?)
     }
 
+    /// Number of extents that are held, the current one among them.
+    pub fn extents(&self) -> usize {
+        self.writer.extents()
+    }
+
     /// Any extent that is still held, once the peer has ended the connection or is gone.
     pub fn poll_abandoned(&mut self) -> Option<Extent> {
         self.writer.poll_abandoned()

@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
-use lab_driver::{Lab, interrupt};
+use lab_driver::{Gone, Lab, interrupt};
 
 use crate::{
     modules::{Loaded, Modules},
@@ -24,7 +24,7 @@ const PROBE: &str = "/tmp/demo-probe";
 const PROBE_MS: &str = "500";
 
 /// Seconds for one run over loopback.
-const LOOPBACK_SECONDS: u32 = 2;
+const LOOPBACK_SECONDS: u32 = 1;
 
 /// Part of the payload that must have gone the way that was meant. The rest is that of the
 /// connection's first messages, and of netperf's own.
@@ -36,6 +36,7 @@ pub struct Bench<'a> {
     plan: &'a Plan,
     modules: Modules<'a>,
     screen: &'a mut Screen,
+    repeated: u32,
 }
 
 impl<'a> Bench<'a> {
@@ -59,47 +60,52 @@ impl<'a> Bench<'a> {
             plan,
             modules,
             screen,
+            repeated: 0,
         })
     }
 
-    /// Netfront against xenvmc.
+    /// Runs that failed, and were done again.
+    pub fn repeated(&self) -> u32 {
+        self.repeated
+    }
+
+    /// Netfront against xenvmc; complete rows are added one by one.
     ///
     /// # Errors
     ///
     /// A run fails, or a machine is gone.
-    pub fn rows(&mut self) -> Result<Vec<RowResult>> {
+    pub fn rows(&mut self, rows: &mut Vec<RowResult>) -> Result<()> {
         let plan = self.plan;
         self.screen.title_rows();
-        plan.rows
-            .iter()
-            .map(|&row| self.compare(row, Loaded::Both))
-            .collect()
+        for &row in &plan.rows {
+            rows.push(self.compare(row, Loaded::Both)?);
+        }
+        Ok(())
     }
 
-    /// No module against the module in the client alone.
+    /// No module against the module in the client alone; complete rows are added one by one.
     ///
     /// # Errors
     ///
     /// As for [`Bench::rows`].
-    pub fn no_module(&mut self) -> Result<Vec<RowResult>> {
+    pub fn no_module(&mut self, rows: &mut Vec<RowResult>) -> Result<()> {
         let plan = self.plan;
         self.screen.title_no_module();
-        plan.no_module
-            .iter()
-            .map(|&row| self.compare(row, Loaded::Client))
-            .collect()
+        for &row in &plan.no_module {
+            rows.push(self.compare(row, Loaded::Client)?);
+        }
+        Ok(())
     }
 
-    /// What a guest can do by itself, without the module.
+    /// What a guest can do by itself, without the module; added one by one.
     ///
     /// # Errors
     ///
     /// As for [`Bench::rows`].
-    pub fn bounds(&mut self) -> Result<Vec<Bound>> {
+    pub fn bounds(&mut self, bounds: &mut Vec<Bound>) -> Result<()> {
         let plan = self.plan;
         self.modules.load(Loaded::Nowhere)?;
         self.screen.title_bounds();
-        let mut bounds = Vec::new();
         for &size in &plan.bound_streams {
             for what in ["memcpy", "zero"] {
                 bounds.push(self.bound(what, "MB/s", size, |lab| probe(lab, what, size))?);
@@ -115,7 +121,7 @@ impl<'a> Bench<'a> {
                 loopback(lab, row)
             })?);
         }
-        Ok(bounds)
+        Ok(())
     }
 
     /// Runs of `row` without a module and with it where `with` says, in turn. Which of the two comes
@@ -130,9 +136,7 @@ impl<'a> Bench<'a> {
             for loaded in order {
                 let step = format!("{row}, {loaded}, run {} of {}", number + 1, row.runs);
                 self.screen.step(&step);
-                let run = self
-                    .run(row, loaded)
-                    .with_context(|| format!("{row}, {loaded}"))?;
+                let run = self.run_or_repeat(row, loaded)?;
                 if loaded == with {
                     after.push(run)
                 } else {
@@ -144,6 +148,19 @@ impl<'a> Bench<'a> {
         let result = RowResult::new(row, netfront, Side::new(row, with, after));
         self.screen.row(&result);
         Ok(result)
+    }
+
+    /// A run; if it fails, once more, as long as the machines are there: under emulation an interrupt is lost now and then.
+    fn run_or_repeat(&mut self, row: Row, loaded: Loaded) -> Result<Run> {
+        let what = format!("{row}, {loaded}");
+        let error = match self.run(row, loaded) {
+            Err(error) if !error.is::<Gone>() && !interrupt::pending() => error,
+            result => return result.context(what),
+        };
+        self.screen
+            .line(&format!("{what}: failed, and is repeated: {error:#}"));
+        self.repeated += 1;
+        self.run(row, loaded).context(what)
     }
 
     fn run(&mut self, row: Row, loaded: Loaded) -> Result<Run> {

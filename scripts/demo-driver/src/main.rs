@@ -20,7 +20,6 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -31,7 +30,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::{
     bench::Bench,
     plan::Plan,
-    results::{CAVEAT, FORMAT, Results},
+    results::{CAVEAT, Results},
     screen::Screen,
 };
 
@@ -86,37 +85,34 @@ fn demo(arguments: &Arguments) -> Result<()> {
     // One that an earlier demo could not take down.
     Lab::down_by_name(LAB)?;
     let lab = Guard(Some(Lab::up(LAB, &options, &mut Progress::to_stderr())?));
-    let results = measure(lab.get()?, &plan, arguments.quick)?;
+    let mut results = Results::new(
+        arguments.quick,
+        facts::versions(lab.get()?)?,
+        facts::lab(lab.get()?),
+    )?;
+    let outcome = measure(lab.get()?, &plan, &mut results);
     lab.down()?;
+    // What was measured before something failed is worth having.
     write(&arguments.output, &results)?;
+    outcome?;
     conclude(&results)
 }
 
-fn measure(lab: &Lab, plan: &Plan, quick: bool) -> Result<Results> {
+fn measure(lab: &Lab, plan: &Plan, results: &mut Results) -> Result<()> {
     let probe = env::current_exe()?.with_file_name("demo-probe");
     let probe = fs::read(&probe).with_context(|| probe.display().to_string())?;
-    let versions = facts::versions(lab)?;
-    let time = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let mut screen = Screen::new(plan.steps());
     let mut bench = Bench::new(lab, plan, probe, &mut screen)?;
-    let rows = bench.rows()?;
-    let no_module = bench.no_module()?;
-    let bounds = bench.bounds()?;
-    let problems = lab.problems()?;
+    let outcome = bench
+        .rows(&mut results.rows)
+        .and_then(|()| bench.no_module(&mut results.no_module))
+        .and_then(|()| bench.bounds(&mut results.bounds));
+    results.repeated = bench.repeated();
+    outcome?;
+    results.problems = lab.problems()?;
+    results.seconds = screen.elapsed().as_secs_f64().round();
     screen.line("");
-    Ok(Results {
-        format: FORMAT,
-        time,
-        quick,
-        seconds: screen.elapsed().as_secs_f64().round(),
-        caveat: CAVEAT.to_owned(),
-        versions,
-        lab: facts::lab(lab),
-        rows,
-        no_module,
-        bounds,
-        problems,
-    })
+    Ok(())
 }
 
 /// Keeps others from taking down this demo's lab as long as the file lives.

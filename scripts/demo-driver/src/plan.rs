@@ -129,15 +129,15 @@ impl Plan {
                 Row::new(RequestResponse, 64),
                 Row::new(RequestResponse, 1024),
                 Row::new(RequestResponse, 16384),
-                Row::new(ConnectRequestResponse, 1).at_par(1.0, 12),
+                Row::new(ConnectRequestResponse, 1).at_par(1.0, 8),
             ],
             no_module: vec![
-                Row::new(Stream, 16384).at_par(0.98, 10),
-                Row::new(RequestResponse, 1).at_par(0.98, 10),
+                Row::new(Stream, 16384).at_par(0.98, 8),
+                Row::new(RequestResponse, 1).at_par(0.98, 8),
             ],
             bound_streams: vec![64, 256, 1024, 4096, 16384, 65536],
             bound_transactions: vec![1, 64, 1024, 16384],
-            bound_runs: 3,
+            bound_runs: 2,
             seconds: 2,
         }
     }

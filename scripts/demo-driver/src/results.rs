@@ -2,8 +2,12 @@
 
 //! What was found: `build/demo/results.json`, described in `Documentation/results.md`.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -47,8 +51,35 @@ pub struct Results {
     pub no_module: Vec<RowResult>,
     /// What a guest can do by itself.
     pub bounds: Vec<Bound>,
+    /// Runs that failed, and were done again.
+    #[serde(default)]
+    pub repeated: u32,
     /// What the kernels and Xen complained about, with the machine's name before each line.
     pub problems: Vec<String>,
+}
+
+impl Results {
+    /// Nothing measured yet.
+    ///
+    /// # Errors
+    ///
+    /// The clock is wrong.
+    pub fn new(quick: bool, versions: Versions, lab: LabFacts) -> Result<Self> {
+        Ok(Self {
+            format: FORMAT,
+            time: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+            quick,
+            seconds: 0.0,
+            caveat: CAVEAT.to_owned(),
+            versions,
+            lab,
+            rows: Vec::new(),
+            no_module: Vec::new(),
+            bounds: Vec::new(),
+            repeated: 0,
+            problems: Vec::new(),
+        })
+    }
 }
 
 /// Versions of everything that takes part.

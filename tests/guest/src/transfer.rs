@@ -51,8 +51,19 @@ enum Wait {
     Poll(i16),
     /// In select.
     Select,
-    /// In epoll; `short`: after a short count as well, without trying again first.
-    Epoll { instance: RawFd, short: bool },
+    /// In epoll, also when something else than EAGAIN says that nothing is left.
+    Epoll { instance: RawFd, sign: Sign },
+}
+
+/// What a program takes for the sign that nothing is left to read or no room to write.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    /// `EAGAIN` alone.
+    Again,
+    /// A short count as well.
+    Short,
+    /// A full count, too, if `FIONREAD` says that there is nothing more.
+    Asked,
 }
 
 impl Wait {
@@ -73,15 +84,19 @@ impl Wait {
             "select" => Self::Select,
             "epoll" => Self::Epoll {
                 instance: instance(level)?,
-                short: false,
+                sign: Sign::Again,
             },
             "edge" => Self::Epoll {
                 instance: instance(edge)?,
-                short: false,
+                sign: Sign::Again,
             },
             "edge-short" => Self::Epoll {
                 instance: instance(edge)?,
-                short: true,
+                sign: Sign::Short,
+            },
+            "edge-asked" => Self::Epoll {
+                instance: instance(edge)?,
+                sign: Sign::Asked,
             },
             other => return Err(format!("no mode {other}")),
         };
@@ -100,8 +115,14 @@ impl Wait {
         Ok(true)
     }
 
-    fn is_over_after(&self, count: usize, wanted: usize) -> bool {
-        matches!(self, Self::Epoll { short: true, .. }) && count < wanted
+    fn is_over_after(&self, fd: RawFd, count: usize, wanted: usize) -> Result<bool, Errno> {
+        Ok(match self {
+            Self::Epoll { sign, .. } if *sign != Sign::Again && count < wanted => true,
+            Self::Epoll {
+                sign: Sign::Asked, ..
+            } => sys::ioctl(fd, libc::FIONREAD)? == 0,
+            _ => false,
+        })
     }
 }
 
@@ -213,7 +234,7 @@ pub(crate) fn send(fd: RawFd, direction: &Direction, order: &Order) -> Result<An
                 if plan.once {
                     break;
                 }
-                if !wait.is_over_after(count, size) {
+                if !wait.is_over_after(fd, count, size).map_err(sys::name)? {
                     continue;
                 }
             }
@@ -314,7 +335,7 @@ pub(crate) fn recv(fd: RawFd, direction: &Direction, order: &Order) -> Result<An
                 if plan.once {
                     break;
                 }
-                if !wait.is_over_after(count, size) || done >= plan.total {
+                if !wait.is_over_after(fd, count, size).map_err(sys::name)? || done >= plan.total {
                     continue;
                 }
             }

@@ -54,6 +54,16 @@ pub(super) fn both_ways_epoll_edge_short(bench: &Bench) -> Result<()> {
     both_ways(bench, BYTES, "mode=edge-short", "mode=edge-short")
 }
 
+/// As nginx does, which asks how much is left after a read that filled its buffer, and waits for an edge if that is nothing.
+pub(super) fn both_ways_epoll_edge_asked(bench: &Bench) -> Result<()> {
+    both_ways(
+        bench,
+        BYTES,
+        "mode=edge max=4096",
+        "mode=edge-asked max=4096",
+    )
+}
+
 pub(super) fn all_calls(bench: &Bench) -> Result<()> {
     both_ways(bench, BYTES, "method=any", "method=any")
 }

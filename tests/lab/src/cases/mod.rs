@@ -46,6 +46,7 @@ pub(crate) const ALL: &[Case] = cases![
     integrity::both_ways_epoll_level,
     integrity::both_ways_epoll_edge,
     integrity::both_ways_epoll_edge_short,
+    integrity::both_ways_epoll_edge_asked,
     integrity::all_calls,
     integrity::vectors,
     integrity::sendfile,
