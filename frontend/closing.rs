@@ -14,7 +14,7 @@ use crate::giveback::{
     self,
     Unread, //
 };
-use crate::handshake;
+use crate::parting;
 use crate::ready;
 use crate::stream::{
     is_on,
@@ -81,7 +81,7 @@ pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
     }
     if control.state == State::Done {
         if !control.is_buried {
-            handshake::end_all(channel);
+            parting::end_all(channel);
             channel.set_ended();
             control.is_buried = channel.frontend().bury(channel);
             if control.is_buried {

@@ -5,7 +5,8 @@
 use crate::channel::Channel;
 use crate::closing;
 use crate::handshake;
-use crate::receive;
+use crate::parting;
+use crate::unread;
 use kernel::prelude::*;
 use kernel::sync::atomic::Full;
 use kernel::sync::Arc;
@@ -110,7 +111,7 @@ pub(crate) fn run(channel: &Arc<Channel>) {
             control.advance(channel, Event::Violation);
         }
     }
-    if channel.take_tending() && !handshake::tend_all(channel) {
+    if channel.take_tending() && !parting::tend_all(channel) {
         channel.retry_tending(RETRY_MS);
     }
     if control.state.is_readable() && channel.take_unarmed() && !rearm_all(channel) {
@@ -126,7 +127,7 @@ fn rearm_all(channel: &Channel) -> bool {
     };
     for (_, stream) in streams {
         if stream.is_unarmed.xchg(false, Full) {
-            receive::rearm(&stream);
+            unread::rearm(&stream);
         }
     }
     true

@@ -14,8 +14,8 @@ use crate::stream::{
     Stream, //
 };
 use crate::{
-    receive,
-    switch, //
+    switch,
+    unread, //
 };
 use kernel::prelude::*;
 use kernel::sync::atomic::Full;
@@ -156,7 +156,7 @@ fn move_unread(
     let mut parts: KVec<(u32, Inbound, Extent, u32)> = KVec::new();
     let mut total: u64 = 0;
     loop {
-        match receive::look_at(link, view, &mut walk, seq, locked.received_data_seq())? {
+        match unread::look_at(link, view, &mut walk, seq, locked.received_data_seq())? {
             Source::Tcp(0) | Source::Ring { bytes: 0, .. } => break,
             Source::Tcp(bytes) => seq = seq.wrapping_add(bytes),
             Source::Ring { extent, bytes } => {

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How two ends agree to accelerate a connection, and how they part (protocol §7).
+//! How two ends agree to accelerate a connection (protocol §7).
 //!
 //! The proof is one-sided at each step: who asks shows its own initial sequence number, which only the true other end has
 //! received from the network; only if that is right the asked one shows its own. So a guest that claims an address which
 //! is not its own learns nothing, and gets nothing.
 
 use crate::channel::Channel;
-use crate::giveback;
 use crate::link::Link;
-use crate::slots::Holder;
+use crate::parting::{
+    finish,
+    handle_release,
+    leave,
+    release, //
+};
 use crate::stream::{
     AdoptedStream,
     Phase,
@@ -33,12 +37,12 @@ use xenvmc_net as net;
 
 /// What one end knows of the agreement about one connection. Under a lock of the connection.
 pub(crate) struct Agreement {
-    state: State,
+    pub(crate) state: State,
     /// Our slot, while we have one.
-    slot: Option<SlotId>,
+    pub(crate) slot: Option<SlotId>,
     /// Number of our request.
-    id: u32,
-    link: Option<Arc<Link>>,
+    pub(crate) id: u32,
+    pub(crate) link: Option<Arc<Link>>,
 }
 
 impl Agreement {
@@ -58,7 +62,7 @@ impl Agreement {
     }
 
     /// Moves the state machine; [`None`] if the event makes no sense now.
-    fn next(&mut self, event: Event) -> Option<Action> {
+    pub(crate) fn next(&mut self, event: Event) -> Option<Action> {
         let (state, action) = self.state.next(event)?;
         self.state = state;
         Some(action)
@@ -352,128 +356,4 @@ fn handle_refuse(
     stream.refused(reason);
     finish(&stream, channel);
     Ok(())
-}
-
-fn handle_release(channel: &Arc<Channel>, slot: SlotId) -> core::result::Result<(), Violation> {
-    let unexpected = xenvmc_core::error::WireError::Kind(4);
-    let stream = match channel.slots().lock().holder(slot) {
-        Some(Holder::Stream(stream)) => Some(stream.clone()),
-        Some(Holder::Left(_)) => None,
-        Some(Holder::Free) | None => return Err(unexpected.into()),
-    };
-    let Some(stream) = stream else {
-        channel.put_slot(slot);
-        return Ok(());
-    };
-    let over = {
-        let mut agreement = stream.agreement().lock();
-        agreement.next(Event::Released).ok_or(unexpected)?;
-        agreement.state == State::Over
-    };
-    if over {
-        finish(&stream, channel);
-    } else {
-        stream.deserted();
-    }
-    Ok(())
-}
-
-/// Gives the slot of an agreement that is over back.
-fn finish(stream: &Arc<AdoptedStream>, channel: &Arc<Channel>) {
-    let slot = {
-        let mut agreement = stream.agreement().lock();
-        agreement.link = None;
-        agreement.slot.take()
-    };
-    stream.set_phase(Phase::Over);
-    if let Some(slot) = slot {
-        channel.put_slot(slot);
-    }
-}
-
-/// Tells the peer that a connection has ended here; true = said.
-fn release(channel: &Channel, id: u32, slot: SlotId) -> bool {
-    channel.send(&Message::Release { id, slot }).is_ok()
-}
-
-/// Leaves what the peer may still read in the slot's care, so that the socket can go.
-fn leave(stream: &Arc<AdoptedStream>, channel: &Channel, own: SlotId) {
-    let outbound = stream.detach();
-    // The last reference to a channel must not be one that is dropped in a softirq, with the stream.
-    let link = stream.agreement().lock().link.take();
-    drop(link);
-    let old = channel
-        .slots()
-        .lock()
-        .holder(own)
-        .map(|holder| core::mem::replace(holder, Holder::Left(outbound)));
-    drop(old);
-}
-
-/// Looks after all connections: does what their peers ask for, and releases those that have ended here; false = some are
-/// left for want of room.
-pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
-    let Ok(streams) = channel.streams() else {
-        return false;
-    };
-    let mut all = true;
-    for (own, stream) in streams {
-        if !stream.has_ended() {
-            giveback::tend(&stream);
-            crate::ready::attempt_after_grace(&stream);
-            continue;
-        }
-        let (link, state) = {
-            let agreement = stream.agreement().lock();
-            (agreement.link.clone(), agreement.state)
-        };
-        match state {
-            State::Asking => {
-                stream.agreement().lock().next(Event::Ended);
-            }
-            State::Active | State::Deserted => {
-                let Some(link) = link else { continue };
-                let id = stream.agreement().lock().id;
-                // Nothing of ours is written to the slot after the message.
-                stream.quiesce();
-                if !release(channel, id, link.peer()) {
-                    all = false;
-                    continue;
-                }
-                leave(&stream, channel, own);
-                let over = {
-                    let mut agreement = stream.agreement().lock();
-                    agreement.next(Event::Ended);
-                    agreement.state == State::Over
-                };
-                if over {
-                    finish(&stream, channel);
-                }
-            }
-            _ => {}
-        }
-    }
-    all
-}
-
-/// Ends all agreements of a channel that is over: nothing of the peer is used any more.
-pub(crate) fn end_all(channel: &Arc<Channel>) {
-    loop {
-        let Some(id) = channel.slots().lock().first_used() else {
-            return;
-        };
-        let stream = channel.slots().lock().stream(id);
-        match stream {
-            Some(stream) => {
-                stream.agreement().lock().next(Event::ChannelOver);
-                // Its extents go with the whole arena.
-                let _ = stream.detach();
-                finish(&stream, channel);
-                stream.forget_channel();
-                // In case it had another slot in its agreement.
-                channel.put_slot(id);
-            }
-            None => channel.put_slot(id),
-        }
-    }
 }

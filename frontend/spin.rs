@@ -6,9 +6,9 @@
 //! about to do what we wait for, looking is cheaper. How long is learnt for each connection and direction
 //! ([`xenvmc_core::policy::Spin`]); a virtual CPU that others want is not kept.
 
-use crate::receive;
 use crate::stream::AdoptedStream;
 use crate::transmit;
+use crate::unread;
 use kernel::sync::atomic::{
     Atomic,
     Relaxed, //
@@ -87,7 +87,7 @@ fn wait_for(stream: &AdoptedStream, experience: &Experience, found: impl FnMut()
 
 /// Looks for bytes; true = there are some. The caller holds no lock.
 pub(crate) fn for_data(stream: &AdoptedStream) -> bool {
-    let Some((link, seen)) = receive::seen(stream) else {
+    let Some((link, seen)) = unread::seen(stream) else {
         return false;
     };
     let Some(view) = link.view() else {
@@ -113,7 +113,7 @@ pub(crate) fn for_data(stream: &AdoptedStream) -> bool {
 
 /// Looks for room; true = there is some. The caller holds no lock.
 pub(crate) fn for_space(stream: &AdoptedStream) -> bool {
-    let Some((link, _)) = receive::seen(stream) else {
+    let Some((link, _)) = unread::seen(stream) else {
         return false;
     };
     let size = stream.extent_bytes.load(Relaxed);

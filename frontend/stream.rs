@@ -17,10 +17,7 @@ use crate::handshake::Agreement;
 use crate::link::Link;
 use crate::peer::Peer;
 use crate::spin::Experience;
-use crate::{
-    receive,
-    transmit, //
-};
+use crate::unread;
 use core::fmt;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
@@ -55,12 +52,7 @@ use xenvmc_core::{
 use xenvmc_net::lock::BhSpinLock;
 use xenvmc_net::{
     new_bh_spinlock,
-    Adopted,
-    Connection,
-    Flags,
-    Guard,
-    Message,
-    Shutdown, //
+    Adopted, //
 };
 
 /// A socket that was taken over, with its [`Stream`].
@@ -272,6 +264,11 @@ impl Stream {
         self.ended.load(Acquire)
     }
 
+    /// Notes that the socket is TCP's alone again.
+    pub(crate) fn set_ended(&self) {
+        self.ended.store(true, Release);
+    }
+
     /// Notes that a call moved `bytes` bytes over TCP; true = the connection is worth asking for.
     fn is_worth_asking(&self, bytes: usize) -> bool {
         let threshold = self.frontend.settings().upgrade;
@@ -346,7 +343,7 @@ fn ask(stream: &Arc<AdoptedStream>) {
 /// Something that the peer did for this connection was announced. Softirq or process context.
 pub(crate) fn noticed(stream: &Arc<AdoptedStream>) {
     let socket = stream.socket();
-    if receive::has_news(stream) {
+    if unread::has_news(stream) {
         socket.data_ready();
     }
     if stream.wants_space.xchg(false, Full) {
@@ -450,82 +447,6 @@ impl StreamExt for AdoptedStream {
     fn wake_to_look(&self) {
         self.epoch.fetch_add(1, Full);
         self.wake_all();
-    }
-}
-
-impl Connection for Stream {
-    type Locked = Sender;
-
-    fn sendmsg(this: &Arc<Adopted<Self>>, message: &mut Message<'_>) -> Result<usize> {
-        transmit::send(this, message)
-    }
-
-    fn recvmsg(
-        this: &Arc<Adopted<Self>>,
-        message: &mut Message<'_>,
-        flags: Flags,
-    ) -> Result<usize> {
-        receive::receive(this, message, flags)
-    }
-
-    fn is_readable(this: &Adopted<Self>) -> bool {
-        this.phase() == Phase::Active && receive::is_readable(this)
-    }
-
-    fn has_space(this: &Adopted<Self>) -> Option<bool> {
-        if this.sends_to_ring.load(Acquire) {
-            transmit::has_space(this)
-        } else {
-            None
-        }
-    }
-
-    fn unread(this: &Adopted<Self>) -> usize {
-        receive::unread(this)
-    }
-
-    fn releasing(guard: &mut Guard<'_, Self>) {
-        if guard.adopted().sends_to_ring.load(Relaxed) {
-            transmit::watch_tcp(guard);
-        }
-    }
-
-    fn shutting_down(guard: &mut Guard<'_, Self>, how: Shutdown) {
-        if how.send() {
-            transmit::end(guard);
-        }
-    }
-
-    fn closing(this: &Arc<Adopted<Self>>) {
-        if this.phase() == Phase::Active {
-            receive::close(this);
-            transmit::end(&mut this.lock());
-        }
-    }
-
-    fn option(this: &Arc<Adopted<Self>>, level: i32, name: i32) {
-        crate::giveback::before_option(this, level, name);
-    }
-
-    fn may_enter_sockmap(guard: &mut Guard<'_, Self>) -> bool {
-        guard.adopted().phase() != Phase::Active
-    }
-
-    fn restored(guard: &mut Guard<'_, Self>) {
-        let this = guard.adopted();
-        this.frontend.counters().sockets_restored.inc();
-        this.ended.store(true, Release);
-        this.sends_to_ring.store(false, Release);
-        this.set_phase(Phase::Over);
-        let sender = guard.state();
-        if let Some(link) = &sender.link {
-            link.set_receive_flags(wire::RX_GONE);
-            link.post();
-            link.channel().note_tending();
-        } else if this.agreement.lock().state() != xenvmc_core::connection::State::Plain {
-            // It may have been about to be agreed.
-            this.peer.note_tending();
-        }
     }
 }
 

@@ -4,8 +4,8 @@
 //! bytes through memory that the two guests share.
 //!
 //! * `discovery` and what it uses finds the peers, `establish` makes a [`channel`] to each that is needed.
-//! * `adoption` takes over sockets; `handshake` agrees with the peer on each.
-//! * `transmit` and `receive` move bytes, `switch` and `ready` decide over which path, `giveback` goes back.
+//! * `adoption` takes over sockets, `calls` is what is called then; `handshake` agrees with the peer on each, and `parting` ends that.
+//! * `transmit` and `receive` move bytes, `unread` says what there is, `switch` and `ready` decide over which path, `giveback` goes back.
 //!
 //! Documentation/overview has the picture, Documentation/locking the order of the locks.
 
@@ -13,6 +13,7 @@
 
 mod adoption;
 mod announce;
+mod calls;
 mod channel;
 mod closing;
 mod control;
@@ -25,6 +26,7 @@ mod giveback;
 mod handshake;
 mod link;
 mod notices;
+mod parting;
 mod peer;
 mod peers;
 mod ready;
@@ -40,6 +42,7 @@ mod stream;
 mod survey;
 mod switch;
 mod transmit;
+mod unread;
 mod wires;
 
 pub use running::Running;

@@ -24,7 +24,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use lab_driver::{GuestType, Lab, Options, Progress, interrupt};
+use lab_driver::{Gone, GuestType, Lab, Options, Progress, interrupt};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::{
@@ -33,6 +33,9 @@ use crate::{
     results::{CAVEAT, Results},
     screen::Screen,
 };
+
+/// Labs that are booted at most, when the emulator breaks one.
+const BOOTS_MAX: u32 = 4;
 
 /// The lab's name.
 const LAB: &str = "demo";
@@ -82,35 +85,57 @@ fn demo(arguments: &Arguments) -> Result<()> {
         ..Options::default()
     };
     let _lock = lock(&arguments.output)?;
-    // One that an earlier demo could not take down.
-    Lab::down_by_name(LAB)?;
-    let lab = Guard(Some(Lab::up(LAB, &options, &mut Progress::to_stderr())?));
-    let mut results = Results::new(
-        arguments.quick,
-        facts::versions(lab.get()?)?,
-        facts::lab(lab.get()?),
-    )?;
-    let outcome = measure(lab.get()?, &plan, &mut results);
-    lab.down()?;
-    // What was measured before something failed is worth having.
-    write(&arguments.output, &results)?;
+    let mut screen = Screen::new(plan.steps());
+    let mut results = Results::new(arguments.quick)?;
+    let outcome = loop {
+        match boot_and_measure(&options, &plan, &mut screen, &mut results) {
+            // A row begins again in the next lab: all its runs are of one boot.
+            Err(error)
+                if error.is::<Gone>() && results.boots < BOOTS_MAX && !interrupt::pending() =>
+            {
+                screen.line(&format!("a new lab, from this row on: {error:#}"));
+            }
+            outcome => break outcome,
+        }
+    };
+    results.seconds = screen.elapsed().as_secs_f64().round();
+    if outcome.is_ok() || !results.rows.is_empty() {
+        // What was measured before something failed is worth having.
+        write(&arguments.output, &results)?;
+    }
     outcome?;
     conclude(&results)
 }
 
-fn measure(lab: &Lab, plan: &Plan, results: &mut Results) -> Result<()> {
+/// Boots a lab, and adds to the results what they do not have yet.
+fn boot_and_measure(
+    options: &Options,
+    plan: &Plan,
+    screen: &mut Screen,
+    results: &mut Results,
+) -> Result<()> {
+    // One that could not be taken down.
+    Lab::down_by_name(LAB)?;
+    let lab = Guard(Some(Lab::up(LAB, options, &mut Progress::to_stderr())?));
+    results.boots += 1;
+    let outcome = measure(lab.get()?, plan, screen, results);
+    lab.down()?;
+    outcome
+}
+
+fn measure(lab: &Lab, plan: &Plan, screen: &mut Screen, results: &mut Results) -> Result<()> {
     let probe = env::current_exe()?.with_file_name("demo-probe");
     let probe = fs::read(&probe).with_context(|| probe.display().to_string())?;
-    let mut screen = Screen::new(plan.steps());
-    let mut bench = Bench::new(lab, plan, probe, &mut screen)?;
+    results.versions = facts::versions(lab)?;
+    results.lab = facts::lab(lab);
+    let mut bench = Bench::new(lab, plan, probe, screen)?;
     let outcome = bench
         .rows(&mut results.rows)
         .and_then(|()| bench.no_module(&mut results.no_module))
         .and_then(|()| bench.bounds(&mut results.bounds));
-    results.repeated = bench.repeated();
+    results.repeated += bench.repeated();
     outcome?;
     results.problems = lab.problems()?;
-    results.seconds = screen.elapsed().as_secs_f64().round();
     screen.line("");
     Ok(())
 }

@@ -51,6 +51,9 @@ pub struct Results {
     pub no_module: Vec<RowResult>,
     /// What a guest can do by itself.
     pub bounds: Vec<Bound>,
+    /// Labs that were booted; each row's runs are all of one.
+    #[serde(default)]
+    pub boots: u32,
     /// Runs that failed, and were done again.
     #[serde(default)]
     pub repeated: u32,
@@ -64,18 +67,19 @@ impl Results {
     /// # Errors
     ///
     /// The clock is wrong.
-    pub fn new(quick: bool, versions: Versions, lab: LabFacts) -> Result<Self> {
+    pub fn new(quick: bool) -> Result<Self> {
         Ok(Self {
             format: FORMAT,
             time: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
             quick,
             seconds: 0.0,
             caveat: CAVEAT.to_owned(),
-            versions,
-            lab,
+            versions: Versions::default(),
+            lab: LabFacts::default(),
             rows: Vec::new(),
             no_module: Vec::new(),
             bounds: Vec::new(),
+            boots: 0,
             repeated: 0,
             problems: Vec::new(),
         })
@@ -83,7 +87,7 @@ impl Results {
 }
 
 /// Versions of everything that takes part.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Versions {
     /// This project's commit; with `+` when there were changes beyond it.
     pub commit: String,
@@ -98,7 +102,7 @@ pub struct Versions {
 }
 
 /// The lab and its host.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LabFacts {
     /// `pvh` or `pv`.
     pub guest_type: String,

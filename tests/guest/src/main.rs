@@ -238,6 +238,10 @@ fn set(order: &Order) -> Result<Answer, String> {
         "receive-low-water" => sys::set_option(fd, level, libc::SO_RCVLOWAT, value),
         "nodelay" => sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, value),
         "cork" => sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_CORK, value),
+        "pacing" => sys::set_option(fd, level, libc::SO_MAX_PACING_RATE, value),
+        "timestamping" => sys::set_option(fd, level, libc::SO_TIMESTAMPING, value),
+        // One that no kernel has.
+        "upper-protocol" => sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_ULP, *b"none"),
         other => return Err(format!("no option {other}")),
     };
     Ok(outcome(result))

@@ -397,6 +397,7 @@ pub(crate) fn name(errno: Errno) -> String {
         libc::EINPROGRESS => "EINPROGRESS".into(),
         libc::EINTR => "EINTR".into(),
         libc::EINVAL => "EINVAL".into(),
+        libc::ENOENT => "ENOENT".into(),
         libc::ENOTCONN => "ENOTCONN".into(),
         libc::EPIPE => "EPIPE".into(),
         libc::ETIMEDOUT => "ETIMEDOUT".into(),

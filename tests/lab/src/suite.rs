@@ -175,13 +175,19 @@ impl Suite {
     /// those of Xen, when the guest exits to write its APIC's end-of-interrupt register (MSR 0x80b).
     /// Xen then reports a triple fault of a guest at an address of its own, or with that register in
     /// rcx, and starts the guest again. No guest can cause the first, and the second is no place of
-    /// ours. It also loses interrupts: its `helper_vmrun` changes a processor's pending interrupts
+    /// ours. Or the guest's interrupt table cannot be read, which its kernel never unmaps: the fault's
+    /// address is that of the entry for double faults. It also loses interrupts: its `helper_vmrun` changes a processor's pending interrupts
     /// without the lock under which other threads add to them. Then the whole machine stands still.
     fn emulator_failure(&self, bench: &Option<Bench>, name: &str) -> Option<&'static str> {
         let log = fs::read_to_string(self.kept_in(name).join("xen.log")).unwrap_or_default();
         let mixed_up = log.split("Triple fault").skip(1).any(|dump| {
-            let dump: String = dump.lines().take(12).collect();
-            dump.contains("e008:[<ffff82d") || dump.contains("rcx: 000000000000080b")
+            let dump: String = dump.lines().take(14).collect();
+            let signs = [
+                "e008:[<ffff82d",
+                "rcx: 000000000000080b",
+                "cr2: fffffe0000000080",
+            ];
+            signs.iter().any(|sign| dump.contains(sign))
         });
         if mixed_up {
             return Some("the emulator mixed up a guest with Xen");

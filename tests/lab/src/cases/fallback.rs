@@ -66,6 +66,66 @@ pub(super) fn disabled(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// Options that want TCP's packets, set before a connection asks for the ring and when it is there; the reason is counted.
+pub(super) fn ineligible(bench: &Bench) -> Result<()> {
+    let software_receive_stamps = 0x18;
+    for (option, value, reason) in [
+        ("pacing", 1 << 30, "pacing"),
+        ("timestamping", software_receive_stamps, "timestamps"),
+    ] {
+        let before = bench.declines(GUEST1, reason)?;
+        let pair = bench.plain_pair()?;
+        pair.a.set(option, value)?;
+        for _ in 0..EXCHANGES {
+            pair.exchange(BYTES)?;
+        }
+        ensure!(
+            pair.ring_bytes()? == [0, 0],
+            "{option}: bytes went through a ring"
+        );
+        pair.finish()?;
+        let once = bench.declines(GUEST1, reason)?;
+
+        let pair = bench.pair()?;
+        pair.a.set(option, value)?;
+        let ring = pair.ring_bytes()?[0];
+        pair.exchange(BYTES)?;
+        ensure!(
+            pair.ring_bytes()?[0] == ring,
+            "{option}, set later: bytes went through the ring"
+        );
+        pair.finish()?;
+        let twice = bench.declines(GUEST1, reason)?;
+        ensure!(
+            before[0] < once[0] && once[0] < twice[0],
+            "{reason} is not counted: {before:?} {once:?} {twice:?}"
+        );
+    }
+    Ok(())
+}
+
+/// An option that needs the socket as TCP made it: the socket is given back, with what was unread.
+pub(super) fn given_back(bench: &Bench) -> Result<()> {
+    let before = bench.declines(GUEST1, "option")?;
+    let pair = bench.pair()?;
+    let unread = pair.b.fill(12_000)?;
+    let error = pair.a.set("upper-protocol", 0).err();
+    let error = error.map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(error.contains("ENOENT"), "the option gave {error:?}");
+    let tcp = bench.counter(GUEST1, "tx_bytes")?;
+    pair.a.receive(unread)?;
+    pair.exchange(BYTES)?;
+    ensure!(
+        bench.counter(GUEST1, "tx_bytes")? == tcp,
+        "bytes went through the ring"
+    );
+    ensure!(
+        bench.declines(GUEST1, "option")?[0] > before[0],
+        "the reason is not counted"
+    );
+    pair.finish()
+}
+
 /// Connections that were accelerated before go on.
 pub(super) fn disabled_later(bench: &Bench) -> Result<()> {
     let pair = bench.pair()?;

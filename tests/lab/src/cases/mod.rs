@@ -85,6 +85,8 @@ pub(crate) const ALL: &[Case] = cases![
     discovery::malformed_announcements,
     fallback::peer_without_module,
     fallback::disabled,
+    fallback::ineligible,
+    fallback::given_back,
     fallback::disabled_later,
     fallback::arena_exhausted,
     unload::under_load_connecting_side pv,

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What there is to read, and who is to hear of more: what calls, `poll` and notices ask. None of it takes a byte.
+
+use crate::link::{
+    Link,
+    View, //
+};
+use crate::stream::{
+    AdoptedStream,
+    Phase, //
+};
+use kernel::sync::atomic::Relaxed;
+use kernel::sync::Arc;
+use xenvmc_core::shared::SharedLoad;
+use xenvmc_core::stream::{
+    Inbound,
+    Source, //
+};
+use xenvmc_core::wire::{
+    slot,
+    RECORDS, //
+};
+use xenvmc_core::{
+    Error as Violation,
+    Words, //
+};
+use xenvmc_xen::word::VirtFence;
+
+/// Looks at the peer's index while asking to be woken, with a lock held, before the answer is "look again".
+const LOOKS_WHILE_ARMING: u32 = 4;
+
+/// Finds out what the next bytes are.
+#[inline]
+pub(crate) fn look(
+    stream: &AdoptedStream,
+    link: &Link,
+    view: View<'_>,
+    inbound: &mut Inbound,
+) -> core::result::Result<Source, Violation> {
+    let socket = stream.socket();
+    let received = socket.received_data_seq();
+    look_at(link, view, inbound, socket.copied_seq(), received)
+}
+
+/// The same for any position in TCP's sequence space.
+pub(crate) fn look_at(
+    link: &Link,
+    view: View<'_>,
+    inbound: &mut Inbound,
+    copied_seq: u32,
+    received: u32,
+) -> core::result::Result<Source, Violation> {
+    let pages = || link.channel().theirs().map_or(0, |theirs| theirs.pages());
+    loop {
+        let mapped = pages();
+        match inbound.look(&view.peer, mapped, copied_seq, received) {
+            // A record may lie in what was mapped meanwhile. There is only so much to map.
+            Err(_) if pages() != mapped => {}
+            result => return result,
+        }
+    }
+}
+
+/// Whether there is anything to read, from TCP or the ring; arranges to hear of the next byte if not.
+pub(crate) fn has_bytes(stream: &AdoptedStream) -> bool {
+    let watch = stream.watch.lock();
+    let Some(link) = &watch.link else {
+        let socket = stream.socket();
+        return socket.received_data_seq() != socket.copied_seq();
+    };
+    look_and_arm(link, &watch.inbound, |view, walk| {
+        look(stream, link, view, walk).map(|source| source.bytes() > 0)
+    })
+}
+
+/// Whether as many bytes are unread, on both ways, as the application wants to hear of, if some of them are in the ring;
+/// arranges to hear of more if not. What TCP has, TCP says itself. Process or softirq context, no lock.
+pub(crate) fn is_readable(stream: &AdoptedStream) -> bool {
+    let watch = stream.watch.lock();
+    let Some(link) = &watch.link else {
+        return false;
+    };
+    let low_water = stream.socket().low_water(false, i32::MAX as usize);
+    look_and_arm(link, &watch.inbound, |view, walk| {
+        let (unread, is_full) = count_unread(stream, link, view, walk, low_water)?;
+        Ok(unread >= low_water || is_full)
+    })
+}
+
+/// Calls `found` with a copy of `inbound` until it says true, or the arrangement to hear of what comes after stands.
+fn look_and_arm(
+    link: &Link,
+    inbound: &Inbound,
+    found: impl Fn(View<'_>, &mut Inbound) -> core::result::Result<bool, Violation>,
+) -> bool {
+    let Some(view) = link.view() else {
+        return true;
+    };
+    for _ in 0..LOOKS_WHILE_ARMING {
+        let mut walk = inbound.clone();
+        match found(view, &mut walk) {
+            Ok(false) => {}
+            // If it is a breach, the reader will find out; if a reader is at work, it is not ours to say.
+            Ok(true) | Err(_) => return true,
+        }
+        if walk.arm::<VirtFence, _, _>(&view.own, &view.peer) {
+            return false;
+        }
+    }
+    // Somebody is writing: to look again is right.
+    true
+}
+
+/// Counts unread bytes from the reader's position on, at least up to `enough` if there are as many; and whether there cannot
+/// be more before some are read. 0 if none of them is in the ring.
+fn count_unread(
+    stream: &AdoptedStream,
+    link: &Link,
+    view: View<'_>,
+    walk: &mut Inbound,
+    enough: usize,
+) -> core::result::Result<(usize, bool), Violation> {
+    let socket = stream.socket();
+    let mut seq = socket.copied_seq();
+    let (mut unread, mut in_ring, mut is_full) = (0, false, false);
+    // At most one segment per record in the log, and the one that the reader stands in.
+    for _ in 0..=RECORDS {
+        let received = socket.received_data_seq();
+        let bytes = match look_at(link, view, walk, seq, received)? {
+            Source::Tcp(bytes) => {
+                seq = seq.wrapping_add(bytes);
+                // TCP counts its own bytes alone, and may never find enough of them.
+                is_full = in_ring;
+                bytes
+            }
+            Source::Ring { extent, bytes } => {
+                walk.consume(bytes);
+                in_ring |= bytes > 0;
+                is_full = bytes == extent.bytes();
+                bytes
+            }
+        };
+        unread += bytes as usize;
+        if bytes == 0 || unread >= enough {
+            break;
+        }
+    }
+    Ok(if in_ring {
+        (unread, is_full)
+    } else {
+        (0, false)
+    })
+}
+
+/// Whether the next byte comes from the ring, as far as the reader has seen.
+pub(crate) fn is_on_ring(stream: &AdoptedStream) -> bool {
+    stream.watch.lock().inbound.is_ring()
+}
+
+/// Whether the peer has done something that a reader may wait for. Softirq or process context.
+pub(crate) fn has_news(stream: &AdoptedStream) -> bool {
+    let watch = stream.watch.lock();
+    let Some(link) = &watch.link else {
+        return true;
+    };
+    let Some(view) = link.view() else {
+        return true;
+    };
+    let entered = view.own.word(slot::RX_SEGMENTS).load_relaxed();
+    view.peer.word(slot::TX_PROD).load_acquire() != watch.inbound.cons()
+        || view.peer.word(slot::TX_SEGMENTS).load_acquire() != entered
+}
+
+/// The slots, and the number of bytes that the peer had put into its ring when the reader last looked.
+pub(crate) fn seen(stream: &AdoptedStream) -> Option<(Arc<Link>, u32)> {
+    let watch = stream.watch.lock();
+    Some((watch.link.clone()?, watch.inbound.seen()))
+}
+
+/// Returns how many bytes wait in the ring.
+pub(crate) fn unread(stream: &AdoptedStream) -> usize {
+    let watch = stream.watch.lock();
+    let view = watch.link.as_ref().and_then(|link| link.view());
+    let unread = view.map_or(0, |view| {
+        let prod = view.peer.word(slot::TX_PROD).load_acquire();
+        prod.wrapping_sub(watch.inbound.cons())
+    });
+    // More than that is a lie, which the next call to read finds out.
+    usize::try_from(i32::try_from(unread).unwrap_or(0)).unwrap_or(0)
+}
+
+/// A call leaves: arranges to hear of bytes beyond those that it has seen, for who polls only on edges. If some have come
+/// meanwhile, the wake-up that the peer owed is made up for.
+///
+/// Where nobody polls there is nobody to wake, and each wake-up costs the sender a hypercall. Who begins to poll later asks
+/// first ([`is_readable`]); only a program that turns SIGIO on does not, and the upkeep sees to that ([`rearm`]).
+pub(crate) fn leave_armed(stream: &AdoptedStream) {
+    if stream.phase() != Phase::Active {
+        return;
+    }
+    if stream.socket().is_watched() {
+        rearm(stream);
+    } else if !stream.is_unarmed.load(Relaxed) {
+        let watch = stream.watch.lock();
+        if let Some(link) = &watch.link {
+            stream.is_unarmed.store(true, Relaxed);
+            link.channel().note_unarmed();
+        }
+    }
+}
+
+/// Arranges to hear of bytes beyond those that the reader has seen, and makes up for the wake-up if there are some. Softirq or
+/// process context, no lock.
+pub(crate) fn rearm(stream: &AdoptedStream) {
+    let mut came = false;
+    {
+        let watch = stream.watch.lock();
+        let Some(view) = watch.link.as_ref().and_then(|link| link.view()) else {
+            return;
+        };
+        let mut seen = watch.inbound.clone();
+        for _ in 0..LOOKS_WHILE_ARMING {
+            if seen.arm::<VirtFence, _, _>(&view.own, &view.peer) {
+                break;
+            }
+            came = true;
+            if seen.see(&view.peer).is_err() {
+                // The reader will find out.
+                break;
+            }
+        }
+    }
+    if came {
+        stream.socket().data_ready();
+    }
+}
