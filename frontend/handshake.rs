@@ -290,8 +290,11 @@ fn agree(
 
 /// Finds the connection that request `id` was for.
 fn asking(channel: &Channel, id: u32) -> Option<Arc<AdoptedStream>> {
-    let known = id != 0;
-    known.then(|| channel.slots().lock().find(|stream| stream.request() == id))?
+    if id == 0 {
+        // What a connection has that did not ask.
+        return None;
+    }
+    channel.slots().lock().find(|stream| stream.request() == id)
 }
 
 fn handle_accept(

@@ -10,7 +10,8 @@
 //!
 //! While the copy is installed the socket owns one reference to the [`Adopted`]. Callers of `sk_prot` methods hold no
 //! lock and no reference between loading the pointer and entering the method, and do not sleep there; so the socket's
-//! reference is dropped only after an RCU-tasks grace period, or, once the last descriptor is closed, an ordinary one. A method that may sleep takes a reference of its own first.
+//! reference is dropped only after an RCU-tasks grace period, or, once the last descriptor is closed, an ordinary one. A
+//! method that may sleep takes a reference of its own first.
 //!
 //! # Lock order
 //!
