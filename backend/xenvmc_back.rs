@@ -34,6 +34,7 @@ use kernel::{
 };
 use xenvmc_xen::{
     domain::is_initial,
+    new_task,
     watch::Ready,
     work::{
         Queue,
@@ -64,7 +65,7 @@ impl Backend {
             return Err(ENODEV);
         }
         let registry = Arc::pin_init(Registry::new(default_all), GFP_KERNEL)?;
-        let task = Task::new(Queue::Unbound, registry.clone())?;
+        let task = new_task!(Queue::Unbound, registry.clone(), "xenvmc_registry")?;
         let files = Files::new(&registry)?;
         let census = Arc::new(Census::new(task.clone()), GFP_KERNEL)?;
         registry.attach(census.clone());

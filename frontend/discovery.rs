@@ -44,6 +44,7 @@ use xenvmc_net::address::{
 };
 use xenvmc_xen::{
     domain,
+    new_task,
     watch::{
         Handler,
         Watch, //
@@ -97,7 +98,7 @@ impl Discovery {
     ) -> Result<Self> {
         let reconciler = Reconciler::new(peers, counters, listener);
         let reconciler = Arc::pin_init(reconciler, GFP_KERNEL)?;
-        let task = Task::new(Queue::Unbound, reconciler)?;
+        let task = new_task!(Queue::Unbound, reconciler, "xenvmc_reconciler")?;
         let trigger = Arc::new(Trigger { task: task.clone() }, GFP_KERNEL)?;
         // From here on dropping stops what was started.
         let mut this = Self {

@@ -23,6 +23,7 @@ use xenvmc_net::{
 };
 use xenvmc_xen::domain;
 use xenvmc_xen::grant::Grants;
+use xenvmc_xen::new_task;
 use xenvmc_xen::work::{
     Queue,
     Run,
@@ -66,7 +67,7 @@ impl Frontend {
             }),
             GFP_KERNEL,
         )?;
-        let undertaker = Task::new(Queue::Unbound, graves.clone())?;
+        let undertaker = new_task!(Queue::Unbound, graves.clone(), "xenvmc_undertaker")?;
         let (registry, grants, own) = (Registry::new()?, Grants::new()?, domain::own()?);
         let (settings, counters, peers) = (settings.clone(), counters.clone(), peers.clone());
         let frontend = Arc::pin_init(
@@ -85,7 +86,11 @@ impl Frontend {
             }),
             GFP_KERNEL,
         )?;
-        let connector = Task::new(Queue::Unbound, Connector::new(&frontend)?)?;
+        let connector = new_task!(
+            Queue::Unbound,
+            Connector::new(&frontend)?,
+            "xenvmc_connector"
+        )?;
         *frontend.connector.lock() = Some(connector);
         Ok(frontend)
     }

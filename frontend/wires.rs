@@ -16,6 +16,7 @@ use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::wire::root;
 use xenvmc_core::Words;
 use xenvmc_xen::event;
+use xenvmc_xen::new_task;
 use xenvmc_xen::work::{
     Queue,
     Run,
@@ -103,13 +104,15 @@ impl Wires {
     ///
     /// `ENOMEM`; what Xen says.
     pub(crate) fn new(channel: &Arc<Channel>, port: Option<u32>) -> Result<Arc<Self>> {
-        let bottom = Task::new(
+        let bottom = new_task!(
             Queue::BottomHalf,
             Arc::new(BottomHalf(channel.clone()), GFP_KERNEL)?,
+            "xenvmc_bottom_half",
         )?;
-        let upkeep = Task::new(
+        let upkeep = new_task!(
             Queue::Unbound,
             Arc::new(Upkeep(channel.clone()), GFP_KERNEL)?,
+            "xenvmc_upkeep",
         )?;
         let interrupt = Arc::new(
             Interrupt {

@@ -6,6 +6,7 @@
 
 use crate::{
     domain::DomId,
+    new_task,
     revoke::{
         Node,
         Pending, //
@@ -46,7 +47,7 @@ impl Grants {
     /// `ENOMEM`.
     pub fn new() -> Result<Arc<Self>> {
         let pending = Arc::pin_init(Pending::new(), GFP_KERNEL)?;
-        let retry = Task::new(Queue::Unbound, pending.clone())?;
+        let retry = new_task!(Queue::Unbound, pending.clone(), "xenvmc_revoke")?;
         Ok(Arc::new(
             Self {
                 pending,

@@ -11,7 +11,10 @@ use kernel::{
     container_of,
     prelude::*,
     static_lock_class,
-    sync::Arc,
+    sync::{
+        Arc,
+        LockClassKey, //
+    },
     types::Opaque, //
 };
 
@@ -46,6 +49,20 @@ impl Queue {
     }
 }
 
+/// Makes a [`Task`] of a queue with a handler. Each place that does has a lock class of its own: lockdep takes a run for a
+/// lock, and those in softirq context must not be mistaken for others, nor one task for another that it waits for.
+#[macro_export]
+macro_rules! new_task {
+    ($queue:expr, $handler:expr, $name:literal $(,)?) => {
+        $crate::work::Task::new(
+            $queue,
+            $handler,
+            kernel::c_str!($name),
+            kernel::static_lock_class!(),
+        )
+    };
+}
+
 /// A handler and the work item that runs it.
 ///
 /// Dropping the last reference stops the task; so that must not happen in the handler itself, which
@@ -70,12 +87,17 @@ unsafe impl<H: Run> Send for Task<H> {}
 unsafe impl<H: Run> Sync for Task<H> {}
 
 impl<H: Run> Task<H> {
-    /// Makes a task that is not asked for yet.
+    /// Makes a task that is not asked for yet; [`new_task!`](crate::new_task) gives it its name and its class for lockdep.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub fn new(queue: Queue, handler: Arc<H>) -> Result<Arc<Self>> {
+    pub fn new(
+        queue: Queue,
+        handler: Arc<H>,
+        name: &'static CStr,
+        class: Pin<&'static LockClassKey>,
+    ) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
                 work <- Opaque::ffi_init(|slot: *mut xen_sys::delayed_work| {
@@ -86,8 +108,8 @@ impl<H: Run> Task<H> {
                             &raw mut (*slot).work,
                             Some(Self::call),
                             false,
-                            c"xenvmc_task".as_char_ptr(),
-                            static_lock_class!().as_ptr(),
+                            name.as_char_ptr(),
+                            class.as_ptr(),
                         )
                     };
                     // SAFETY: `slot` is valid for writes; the timer is part of a delayed work and
@@ -97,7 +119,7 @@ impl<H: Run> Task<H> {
                             &raw mut (*slot).timer,
                             Some(xen_sys::delayed_work_timer_fn),
                             xen_sys::TIMER_IRQSAFE,
-                            c"xenvmc_task".as_char_ptr(),
+                            name.as_char_ptr(),
                             static_lock_class!().as_ptr(),
                         )
                     };
