@@ -4,7 +4,7 @@
 
 bool xenvmc_helper_sk_has_psock(const struct sock *sk)
 {
-	return sk_psock(sk);
+	return (uintptr_t)rcu_access_pointer(__sk_user_data(sk)) & SK_USER_DATA_PSOCK;
 }
 
 void xenvmc_helper_psock_set_proto(struct sk_psock *psock, struct proto *proto)

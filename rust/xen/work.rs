@@ -119,7 +119,7 @@ impl<H: Run> Task<H> {
                             &raw mut (*slot).timer,
                             Some(xen_sys::delayed_work_timer_fn),
                             xen_sys::TIMER_IRQSAFE,
-                            name.as_char_ptr(),
+                            c"xenvmc_task".as_char_ptr(),
                             static_lock_class!().as_ptr(),
                         )
                     };
