@@ -297,8 +297,8 @@ fn with_address<R>(
 
 /// connect(2).
 pub(crate) fn connect(fd: RawFd, address: &SocketAddr) -> Result<(), Errno> {
-    // SAFETY: `with_address` passes an address that is valid for reads of that size.
     with_address(address, |raw, size| {
+        // SAFETY: `with_address` passes an address that is valid for reads of that size.
         check_int(unsafe { libc::connect(fd, raw, size) })
     })
     .map(drop)
@@ -307,10 +307,11 @@ pub(crate) fn connect(fd: RawFd, address: &SocketAddr) -> Result<(), Errno> {
 /// bind(2) and listen(2).
 pub(crate) fn listen(fd: RawFd, address: &SocketAddr) -> Result<(), Errno> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)?;
-    // SAFETY: As in `connect`; the other call passes no memory.
     with_address(address, |raw, size| {
+        // SAFETY: As in `connect`.
         check_int(unsafe { libc::bind(fd, raw, size) })
     })?;
+    // SAFETY: No memory is passed.
     check_int(unsafe { libc::listen(fd, 512) }).map(drop)
 }
 

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The cases, a file for each kind.
+
+mod addresses;
+mod blocking;
+mod calls;
+mod descriptors;
+mod edges;
+mod ended;
+mod ending;
+mod epoll;
+mod faults;
+mod flags;
+mod interrupted;
+mod leaving;
+mod messages;
+mod nonblocking;
+mod options;
+mod processes;
+mod readiness;
+mod refusals;
+mod reset;
+mod reuse;
+mod sigio;
+mod splicing;
+mod stopped;
+mod takeover;
+mod threads;
+mod tuning;
+mod urgent;
+mod uring;
+mod volumes;
+mod wakeups;
+mod zerocopy;
+
+use nix::errno::Errno;
+
+use crate::{call, case::Case, end::End};
+
+/// All cases, in the order in which they run.
+pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
+    [
+        addresses::CASES,
+        blocking::CASES,
+        calls::CASES,
+        descriptors::CASES,
+        edges::CASES,
+        ended::CASES,
+        ending::CASES,
+        epoll::CASES,
+        faults::CASES,
+        flags::CASES,
+        interrupted::CASES,
+        leaving::CASES,
+        messages::CASES,
+        nonblocking::CASES,
+        options::CASES,
+        processes::CASES,
+        readiness::CASES,
+        refusals::CASES,
+        reset::CASES,
+        reuse::CASES,
+        sigio::CASES,
+        splicing::CASES,
+        stopped::CASES,
+        takeover::CASES,
+        threads::CASES,
+        tuning::CASES,
+        urgent::CASES,
+        uring::CASES,
+        volumes::CASES,
+        wakeups::CASES,
+        zerocopy::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The case of this name.
+pub(crate) fn find(name: &str) -> Option<&'static Case> {
+    all().find(|case| case.name() == name)
+}
+
+/// Events of poll, as numbers for [`call::poll`].
+const IN: i32 = libc::POLLIN as i32;
+const OUT: i32 = libc::POLLOUT as i32;
+const RDHUP: i32 = libc::POLLRDHUP as i32;
+
+/// All of them that TCP knows.
+const ALL: i32 = IN | OUT | RDHUP | libc::POLLPRI as i32;
+
+/// Notes SO_ERROR, which reading clears.
+fn error(end: &mut End) {
+    let number = call::get(end.fd, libc::SOL_SOCKET, libc::SO_ERROR);
+    let name = number.map(|number| match number {
+        0 => "none".to_owned(),
+        _ => format!("{:?}", Errno::from_raw(number)),
+    });
+    end.see("error", name);
+}
+
+/// Waits until the connection is broken, and the error is there to be seen.
+fn broken(end: &mut End) {
+    let fd = end.fd;
+    let signs = (libc::POLLERR | libc::POLLHUP | libc::POLLRDHUP) as u32;
+    end.until("it is broken", || {
+        call::poll(fd, ALL, 0).is_ok_and(|events| events.0 & signs == signs)
+    });
+}
+
+/// Sends a stream from its beginning until nothing more fits, as nobody reads; returns how much it was.
+/// The socket waits again then.
+fn fill(end: &mut End) -> usize {
+    const PIECE: usize = 1 << 16;
+    /// Milliseconds after which no room will come.
+    const SETTLED: i32 = 100;
+    call::set_nonblocking(end.fd, true).expect("fcntl");
+    let mut sent = 0;
+    loop {
+        match call::send(end.fd, &call::pattern(sent, PIECE), libc::MSG_NOSIGNAL) {
+            Ok(count) => sent += count,
+            Err(Errno::EAGAIN) => {
+                let events = call::poll(end.fd, OUT, SETTLED).expect("poll");
+                if events.0 == 0 {
+                    break;
+                }
+            }
+            Err(errno) => panic!("send: {errno}"),
+        }
+    }
+    end.note(format!("{sent} bytes fit"));
+    end.see("fits", sent > 0);
+    call::set_nonblocking(end.fd, false).expect("fcntl");
+    sent
+}
+
+/// Notes that all of a stream came, and its end.
+fn stream(end: &mut End, bytes: usize) {
+    let mut all = vec![0; bytes];
+    call::receive_all(end.fd, &mut all);
+    end.see("all came", all == call::pattern(0, bytes));
+    end.recv(100, 0);
+    end.recv(100, 0);
+}

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What takes a socket over from TCP, or looks into it: the stream must be the same with it, and go on
+//! where it is refused.
+
+use std::{os::fd::RawFd, ptr};
+
+use nix::errno::Errno;
+
+use super::options::still_there;
+use crate::{
+    bpf, call,
+    case::cases,
+    end::End,
+    tls::{self, Direction},
+};
+
+const SOCKET: i32 = libc::SOL_SOCKET;
+const TCP: i32 = libc::IPPROTO_TCP;
+const SO_TIMESTAMPING: i32 = libc::SO_TIMESTAMPING;
+
+cases! {
+    /// TLS takes both ends over when nothing is on its way.
+    tls: |left| {
+        tls_now(left);
+    }, |right| {
+        tls_now(right);
+    };
+
+    /// TLS, with data before it that was not read yet.
+    tls_with_unread: |left| {
+        left.send(b"in plain words", 0);
+        left.see("take over", tls::take_over(left.fd));
+        left.see("transmit", tls::set_keys(left.fd, Direction::Transmit));
+        left.meet();
+        left.send(b"under the seal", 0);
+        left.meet();
+    }, |right| {
+        right.arrived(14);
+        right.see("take over", tls::take_over(right.fd));
+        right.recv(4, 0);
+        right.recv(100, 0);
+        right.see("receive", tls::set_keys(right.fd, Direction::Receive));
+        right.meet();
+        right.recv(14, libc::MSG_WAITALL);
+        right.meet();
+    };
+
+    /// TLS takes over, but gets no keys: the stream goes on as it is.
+    tls_without_keys: |left| {
+        left.see("take over", tls::take_over(left.fd));
+        left.see("take over", tls::take_over(left.fd));
+        still_there(left);
+    }, |right| {
+        still_there(right);
+    };
+
+    /// Upper protocols that there are not.
+    unknown_protocol: |left| {
+        for name in [*b"none ", *b"\0\0\0\0\0", *b"mptcp", *b"a\xff\0 b"] {
+            let text = name.escape_ascii().to_string();
+            left.see(&text, call::set(left.fd, TCP, libc::TCP_ULP, name));
+            still_there(left);
+        }
+    }, |right| {
+        (0..4).for_each(|_| still_there(right));
+    };
+
+    /// A sockmap takes the socket, and loses it again.
+    sockmap: |left| {
+        let map = bpf::sockmap();
+        left.see("map", map.map(drop));
+        let map = map.unwrap_or(-1);
+        left.see("put", bpf::put(map, left.fd));
+        still_there(left);
+        left.see("take out", bpf::take_out(map));
+        still_there(left);
+        left.see("put", bpf::put(map, left.fd));
+        still_there(left);
+        left.see("close", call::close(map));
+        still_there(left);
+    }, |right| {
+        (0..4).for_each(|_| still_there(right));
+    };
+
+    /// A sockmap takes the socket with data unread; it is closed in there.
+    sockmap_with_unread: |left| {
+        left.arrived(10);
+        let map = bpf::sockmap().unwrap_or(-1);
+        left.see("put", bpf::put(map, left.fd));
+        left.unread();
+        left.recv(4, 0);
+        left.recv(100, 0);
+        left.send(b"thanks", 0);
+        left.close();
+        left.meet();
+    }, |right| {
+        right.send(b"0123456789", 0);
+        right.recv(6, libc::MSG_WAITALL);
+        right.recv(100, 0);
+        right.meet();
+    };
+
+    /// TCP_REPAIR looks into the queues; afterwards all is as before.
+    repair: |left| {
+        left.arrived(10);
+        left.see("on", call::set(left.fd, TCP, libc::TCP_REPAIR, 1));
+        left.see("repair", call::get(left.fd, TCP, libc::TCP_REPAIR));
+        left.recv(100, libc::MSG_DONTWAIT);
+        left.recv(100, libc::MSG_DONTWAIT | libc::MSG_PEEK);
+        for queue in [1, 2] {
+            left.see("queue", call::set(left.fd, TCP, libc::TCP_REPAIR_QUEUE, queue));
+            let sequence = call::get(left.fd, TCP, libc::TCP_QUEUE_SEQ);
+            left.see("sequence", sequence.map(drop));
+            left.recv(100, libc::MSG_DONTWAIT | libc::MSG_PEEK);
+            left.recv(100, libc::MSG_DONTWAIT);
+        }
+        left.see("no queue", call::set(left.fd, TCP, libc::TCP_REPAIR_QUEUE, 0));
+        left.see("off", call::set(left.fd, TCP, libc::TCP_REPAIR, 0));
+        left.recv(4, 0);
+        left.recv(100, 0);
+        left.meet();
+        still_there(left);
+    }, |right| {
+        right.send(b"0123456789", 0);
+        right.meet();
+        still_there(right);
+    };
+
+    /// Both ends sign from now on.
+    signed: |left| {
+        signed(left);
+    }, |right| {
+        signed(right);
+    };
+
+    /// TCP_ZEROCOPY_RECEIVE gives what it can in pages, and says what else to read.
+    zerocopy_receive: |left| {
+        call::send_all(left.fd, &call::pattern(0, ZEROCOPY));
+        left.shutdown(libc::SHUT_WR);
+        left.meet();
+    }, |right| {
+        let bytes = zerocopy_receive(right);
+        right.see("stream", bytes);
+        right.meet();
+    };
+
+    /// Timestamps with what is received.
+    receive_timestamps: |left| {
+        let flags = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+        left.see("set", call::set(left.fd, SOCKET, SO_TIMESTAMPING, flags));
+        left.see("get", call::get(left.fd, SOCKET, SO_TIMESTAMPING));
+        still_there(left);
+        left.see("off", call::set(left.fd, SOCKET, SO_TIMESTAMPING, 0));
+        still_there(left);
+    }, |right| {
+        still_there(right);
+        still_there(right);
+    };
+
+    /// A timestamp of when what was sent had been acknowledged.
+    send_timestamps: |left| {
+        let flags = libc::SOF_TIMESTAMPING_TX_ACK
+            | libc::SOF_TIMESTAMPING_SOFTWARE
+            | libc::SOF_TIMESTAMPING_OPT_ID
+            | libc::SOF_TIMESTAMPING_OPT_TSONLY;
+        left.see("set", call::set(left.fd, SOCKET, SO_TIMESTAMPING, flags));
+        left.send(b"0123456789", 0);
+        let fd = left.fd;
+        left.until("a timestamp comes", || {
+            call::poll(fd, 0, 0).is_ok_and(|events| events.0 & libc::POLLERR as u32 != 0)
+        });
+        let queued = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+        left.recv(100, queued);
+        left.recv(100, queued);
+        left.poll(super::ALL);
+        left.see("off", call::set(left.fd, SOCKET, SO_TIMESTAMPING, 0));
+        left.meet();
+        still_there(left);
+    }, |right| {
+        right.recv(10, libc::MSG_WAITALL);
+        right.meet();
+        still_there(right);
+    };
+
+    /// A filter that lets everything pass.
+    filter_that_passes: |left| {
+        left.see("attach", attach(left.fd, u32::MAX));
+        still_there(left);
+        left.see("detach", call::set(left.fd, SOCKET, libc::SO_DETACH_FILTER, 0));
+        left.see("detach", call::set(left.fd, SOCKET, libc::SO_DETACH_FILTER, 0));
+        still_there(left);
+    }, |right| {
+        still_there(right);
+        still_there(right);
+    };
+}
+
+fn tls_now(end: &mut End) {
+    const SIZE: usize = 1 << 18;
+    end.see("take over", tls::take_over(end.fd));
+    end.see("transmit", tls::set_keys(end.fd, Direction::Transmit));
+    end.see("receive", tls::set_keys(end.fd, Direction::Receive));
+    end.meet();
+    still_there(end);
+    if end.active {
+        call::send_all(end.fd, &call::pattern(0, SIZE));
+        end.drain(SIZE);
+    } else {
+        end.drain(SIZE);
+        call::send_all(end.fd, &call::pattern(SIZE, SIZE));
+    }
+    end.meet();
+}
+
+/// `struct tcp_md5sig`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Signature {
+    address: libc::sockaddr_storage,
+    flags: u8,
+    prefix: u8,
+    key_size: u16,
+    device: i32,
+    key: [u8; 80],
+}
+
+fn signed(end: &mut End) {
+    use nix::sys::socket::{SockaddrLike, SockaddrStorage};
+    let peer = SockaddrStorage::from(call::remote(end.fd).expect("getpeername"));
+    // SAFETY: All fields may be zero, and the address fits.
+    let signature = unsafe {
+        let mut signature: Signature = std::mem::zeroed();
+        let to = (&raw mut signature.address).cast::<u8>();
+        ptr::copy_nonoverlapping(peer.as_ptr().cast(), to, peer.len() as usize);
+        signature.key_size = 6;
+        signature.key[..6].copy_from_slice(b"secret");
+        signature
+    };
+    end.meet();
+    end.see("sign", call::set(end.fd, TCP, libc::TCP_MD5SIG, signature));
+    end.meet();
+    still_there(end);
+}
+
+/// Bytes for zero-copy reception, and those of the address space for them.
+const ZEROCOPY: usize = 1 << 19;
+const WINDOW: usize = 1 << 16;
+
+/// The beginning of `struct tcp_zerocopy_receive`.
+#[repr(C)]
+struct Zerocopy {
+    address: u64,
+    length: u32,
+    skip: u32,
+}
+
+/// All of the stream, by pages and by recv.
+fn zerocopy_receive(end: &mut End) -> Vec<u8> {
+    let mut all = Vec::new();
+    let mut mapped = 0;
+    // SAFETY: The kernel chooses where there is room.
+    let window = unsafe {
+        let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED);
+        libc::mmap(ptr::null_mut(), WINDOW, read, shared, end.fd, 0)
+    };
+    end.see("mmap", window != libc::MAP_FAILED);
+    loop {
+        if window == libc::MAP_FAILED {
+            break;
+        }
+        let mut request = Zerocopy {
+            address: window.addr() as u64,
+            length: WINDOW as u32,
+            skip: 0,
+        };
+        let mut size = size_of_val(&request) as libc::socklen_t;
+        // SAFETY: The request is valid for reads and writes, and the window is nobody else's.
+        let result = unsafe {
+            let at = (&raw mut request).cast();
+            libc::getsockopt(end.fd, TCP, libc::TCP_ZEROCOPY_RECEIVE, at, &mut size)
+        };
+        match Errno::result(result) {
+            Ok(_) => {}
+            // This is how it says that there is nothing more.
+            Err(Errno::EIO) => break,
+            Err(errno) => {
+                end.see("getsockopt", Err::<(), _>(errno));
+                break;
+            }
+        }
+        // SAFETY: The kernel has mapped so many bytes there; they do not change.
+        let pages =
+            unsafe { std::slice::from_raw_parts(window.cast::<u8>(), request.length as usize) };
+        all.extend_from_slice(pages);
+        mapped += pages.len();
+        let mut left = request.skip as usize;
+        while left > 0 {
+            let part = call::recv(end.fd, left, 0).expect("recv");
+            assert!(!part.is_empty(), "less than what was promised");
+            left -= part.len();
+            all.extend(part);
+        }
+        if request.length == 0 && request.skip == 0 {
+            // There is nothing now: something comes, or the end.
+            match call::recv(end.fd, 1, 0).expect("recv") {
+                part if part.is_empty() => break,
+                part => all.extend(part),
+            }
+        }
+    }
+    end.note(format!("{mapped} bytes in pages"));
+    // If there is another way only.
+    if all.is_empty() {
+        all.resize(ZEROCOPY, 0);
+        call::receive_all(end.fd, &mut all);
+    }
+    all
+}
+
+/// Attaches a filter that lets so much of each segment pass.
+fn attach(fd: RawFd, verdict: u32) -> Result<(), Errno> {
+    let mut code = [libc::sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k: verdict,
+    }];
+    let program = libc::sock_fprog {
+        len: 1,
+        filter: code.as_mut_ptr(),
+    };
+    call::set(fd, SOCKET, libc::SO_ATTACH_FILTER, program)
+}

@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Options that change when bytes go and how many wait, but never which.
+
+use std::{net::SocketAddr, os::fd::RawFd};
+
+use nix::errno::Errno;
+
+use super::{IN, OUT, fill, options::still_there, stream};
+use crate::{call, case::cases, end::End};
+
+const SOCKET: i32 = libc::SOL_SOCKET;
+const TCP: i32 = libc::IPPROTO_TCP;
+
+/// Bytes of a stream that is larger than the buffers of these cases.
+const MUCH: usize = 1 << 20;
+
+/// Bytes of one where a segment may be larger than a buffer has become, so that TCP is slow.
+const LESS: usize = 1 << 16;
+
+cases! {
+    /// Small buffers from the beginning.
+    small_buffers_first bare: |left| {
+        left.establish(make_small);
+        small_buffers(left, LESS);
+    }, |right| {
+        right.establish(make_small);
+        small_buffers(right, LESS);
+    };
+
+    /// Buffers become small on a connection that has been used.
+    small_buffers_later: |left| {
+        make_small(left.fd);
+        small_buffers(left, LESS);
+    }, |right| {
+        small_buffers(right, LESS);
+    };
+
+    /// The writer's buffer becomes small while it holds data, and large again.
+    small_buffers_with_data: |left| {
+        let sent = fill(left);
+        make_small(left.fd);
+        left.tell(sent);
+        left.meet();
+        left.see("large", call::set(left.fd, SOCKET, libc::SO_SNDBUF, 1 << 20));
+        call::send_all(left.fd, &call::pattern(0, MUCH));
+        left.meet();
+    }, |right| {
+        let sent: usize = right.ask().parse().expect("a number");
+        let mut all = vec![0; sent];
+        call::receive_all(right.fd, &mut all);
+        right.see("all came", all == call::pattern(0, sent));
+        right.meet();
+        right.drain(MUCH);
+        right.meet();
+    };
+
+    /// Nobody reads: the writer must stop, and go on when somebody does.
+    back_pressure: |left| {
+        let sent = fill(left);
+        left.see("bounded by 16 MB", sent <= 16 << 20);
+        left.poll(OUT);
+        left.tell(sent);
+        left.polled(OUT);
+        left.shutdown(libc::SHUT_WR);
+        left.meet();
+    }, |right| {
+        let sent: usize = right.ask().parse().expect("a number");
+        stream(right, sent);
+        right.meet();
+    };
+
+    /// Corked bytes arrive when the cork is out.
+    cork: |left| {
+        for round in 0..5 {
+            cork(left.fd, 1);
+            for part in ["one ", "two ", "three"] {
+                left.send(part.as_bytes(), 0);
+            }
+            left.see("cork", call::get(left.fd, TCP, libc::TCP_CORK));
+            cork(left.fd, 0);
+            left.see(&format!("round {round}"), call::get(left.fd, TCP, libc::TCP_CORK));
+            left.recv(100, 0);
+        }
+        left.meet();
+    }, |right| {
+        for _ in 0..5 {
+            right.recv(13, libc::MSG_WAITALL);
+            right.send(b"thanks", 0);
+        }
+        right.meet();
+    };
+
+    /// A cork that stays does not keep anything back for ever.
+    cork_stays: |left| {
+        cork(left.fd, 1);
+        left.send(b"corked", 0);
+        left.recv(100, 0);
+        left.meet();
+    }, |right| {
+        right.recv(6, libc::MSG_WAITALL);
+        right.send(b"thanks", 0);
+        right.meet();
+    };
+
+    /// What is corked goes before the end of the stream.
+    cork_and_shutdown: |left| {
+        cork(left.fd, 1);
+        left.send(b"corked", 0);
+        left.shutdown(libc::SHUT_WR);
+        left.meet();
+    }, |right| {
+        right.recv(100, libc::MSG_WAITALL);
+        right.recv(100, 0);
+        right.meet();
+    };
+
+    /// What is corked goes when the socket is closed.
+    cork_and_close: |left| {
+        cork(left.fd, 1);
+        left.send(b"corked", libc::MSG_MORE);
+        left.close();
+        left.meet();
+    }, |right| {
+        right.recv(100, libc::MSG_WAITALL);
+        right.recv(100, 0);
+        right.meet();
+    };
+
+    /// MSG_MORE, then the rest; and more that never comes, which TCP_NODELAY sends.
+    more: |left| {
+        left.send(b"head ", libc::MSG_MORE);
+        left.send(b"body", 0);
+        left.recv(100, 0);
+        left.send(b"head ", libc::MSG_MORE);
+        left.see("nodelay", call::set(left.fd, TCP, libc::TCP_NODELAY, 1));
+        left.recv(100, 0);
+        left.send(b"again", libc::MSG_MORE);
+        left.shutdown(libc::SHUT_WR);
+        left.meet();
+    }, |right| {
+        right.recv(9, libc::MSG_WAITALL);
+        right.send(b"thanks", 0);
+        right.recv(5, libc::MSG_WAITALL);
+        right.send(b"thanks", 0);
+        right.recv(100, libc::MSG_WAITALL);
+        right.meet();
+    };
+
+    /// A request in two parts and its response, with TCP_NODELAY at one end and both, and without.
+    two_part_requests: |left| {
+        for on in [0, 1] {
+            left.see("nodelay", call::set(left.fd, TCP, libc::TCP_NODELAY, on));
+            for _ in 0..10 {
+                call::send_all(left.fd, b"head");
+                call::send_all(left.fd, b"body");
+                let mut reply = [0; 5];
+                call::receive_all(left.fd, &mut reply);
+                assert!(reply == *b"reply");
+            }
+        }
+        still_there(left);
+    }, |right| {
+        for _ in 0..20 {
+            let mut request = [0; 8];
+            call::receive_all(right.fd, &mut request);
+            assert!(request == *b"headbody");
+            call::send_all(right.fd, b"reply");
+        }
+        still_there(right);
+    };
+
+    /// Quick and delayed acknowledgements.
+    quick_ack: |left| {
+        for round in 0..10 {
+            left.see("set", call::set(left.fd, TCP, libc::TCP_QUICKACK, round % 2));
+            left.send(b"request", 0);
+            left.recv(100, 0);
+        }
+        left.meet();
+    }, |right| {
+        for round in 0..10 {
+            right.see("set", call::set(right.fd, TCP, libc::TCP_QUICKACK, round / 2 % 2));
+            right.recv(7, libc::MSG_WAITALL);
+            right.send(b"reply", 0);
+        }
+        right.meet();
+    };
+
+    /// With a small TCP_NOTSENT_LOWAT there is no room for more while data waits; then there is.
+    not_sent: |left| {
+        left.see("set", call::set(left.fd, TCP, libc::TCP_NOTSENT_LOWAT, 1));
+        let sent = fill(left);
+        left.poll(OUT);
+        left.tell(sent);
+        left.polled(OUT);
+        left.poll(OUT);
+        left.shutdown(libc::SHUT_WR);
+        left.meet();
+    }, |right| {
+        let sent: usize = right.ask().parse().expect("a number");
+        stream(right, sent);
+        right.meet();
+    };
+
+    /// Segments as small as they may be.
+    small_segments: |left| {
+        left.see("set", call::set(left.fd, TCP, libc::TCP_MAXSEG, 88));
+        left.see("set", call::set(left.fd, TCP, libc::TCP_WINDOW_CLAMP, 8192));
+        call::send_all(left.fd, &call::pattern(0, 1 << 16));
+        left.drain(1 << 16);
+        left.meet();
+    }, |right| {
+        right.drain(1 << 16);
+        call::send_all(right.fd, &call::pattern(0, 1 << 16));
+        right.meet();
+    };
+
+    /// A listener that waits for data has no connection until there is some.
+    defer_accept bare: |left| {
+        defer_accept(left);
+    }, |right| {
+        defer_accept(right);
+    };
+
+    /// Data with the first segment, where TCP allows it; the stream is the same if not.
+    fast_open bare: |left| {
+        fast_open(left);
+    }, |right| {
+        fast_open(right);
+    };
+}
+
+/// SO_SNDBUF and SO_RCVBUF of 4 KiB.
+fn make_small(fd: RawFd) {
+    for name in [libc::SO_SNDBUF, libc::SO_RCVBUF] {
+        call::set(fd, SOCKET, name, 4096).expect("setsockopt");
+    }
+}
+
+/// A stream in each direction, one after the other.
+fn small_buffers(end: &mut End, size: usize) {
+    end.meet();
+    if end.active {
+        call::send_all(end.fd, &call::pattern(0, size));
+        end.drain(size);
+    } else {
+        end.drain(size);
+        call::send_all(end.fd, &call::pattern(size, size));
+    }
+    let small = call::get(end.fd, SOCKET, libc::SO_SNDBUF).map(|size| size == 8192);
+    end.see("twice of what was set", small);
+    let small = call::get(end.fd, SOCKET, libc::SO_RCVBUF).map(|size| size == 8192);
+    end.see("twice of what was set", small);
+    end.meet();
+}
+
+fn cork(fd: RawFd, on: i32) {
+    call::set(fd, TCP, libc::TCP_CORK, on).expect("setsockopt");
+}
+
+fn listen(end: &mut End, prepare: impl Fn(&mut End, RawFd)) -> RawFd {
+    let any = SocketAddr::new(end.address(), 0);
+    let listener = call::socket(&any).expect("socket");
+    prepare(end, listener);
+    call::listen(listener, &any, 16).expect("listen");
+    end.tell(call::local(listener).expect("getsockname").port());
+    listener
+}
+
+fn defer_accept(end: &mut End) {
+    if end.active {
+        let address = SocketAddr::new(end.peer(), end.ask().parse().expect("a port"));
+        end.fd = call::socket(&address).expect("socket");
+        end.see("connect", call::connect(end.fd, &address));
+        end.meet();
+        end.meet();
+        end.send(b"here", 0);
+    } else {
+        let listener = listen(end, |end, fd| {
+            end.see("set", call::set(fd, TCP, libc::TCP_DEFER_ACCEPT, 30));
+        });
+        end.meet();
+        end.fd = listener;
+        end.poll(IN);
+        call::set_nonblocking(listener, true).expect("fcntl");
+        end.see("accept", call::accept(listener).map(drop));
+        end.meet();
+        end.polled(IN);
+        end.fd = call::accept(listener).expect("accept");
+        end.recv(4, libc::MSG_WAITALL);
+        call::close(listener).expect("close");
+    }
+    end.accelerate();
+    still_there(end);
+}
+
+fn fast_open(end: &mut End) {
+    const FIRST: &[u8] = b"at once";
+    if end.active {
+        let address = SocketAddr::new(end.peer(), end.ask().parse().expect("a port"));
+        end.fd = call::socket(&address).expect("socket");
+        let raw = nix::sys::socket::SockaddrStorage::from(address);
+        // SAFETY: Both are valid for reads of their lengths.
+        let sent = unsafe {
+            use nix::sys::socket::SockaddrLike;
+            let (at, size, flags) = (FIRST.as_ptr().cast(), FIRST.len(), libc::MSG_FASTOPEN);
+            libc::sendto(end.fd, at, size, flags, raw.as_ptr(), raw.len())
+        };
+        let sent: Result<usize, Errno> = call::check(sent);
+        end.see("send", sent);
+        if sent.is_err() {
+            end.see("connect", call::connect(end.fd, &address));
+            call::send_all(end.fd, FIRST);
+        }
+    } else {
+        let listener = listen(end, |end, fd| {
+            end.see("set", call::set(fd, TCP, libc::TCP_FASTOPEN, 5));
+        });
+        end.fd = call::accept(listener).expect("accept");
+        call::close(listener).expect("close");
+        end.recv(FIRST.len(), libc::MSG_WAITALL);
+    }
+    end.accelerate();
+    still_there(end);
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Each end of each case is a process of its own, so that whatever becomes of it ends with it.
+
+use std::{
+    io::{Read, Write},
+    os::fd::{FromRawFd, RawFd},
+    panic::{self, AssertUnwindSafe},
+    sync::Mutex,
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    sys::wait::waitpid,
+    unistd::{ForkResult, Pid, fork},
+};
+
+use crate::{
+    call,
+    case::Case,
+    control::{Control, Outcome},
+    end::End,
+    module,
+    options::Way,
+};
+
+/// Seconds after which an end counts as hanging. The emulator is slow.
+const LIMIT_S: u32 = 90;
+
+/// Why the case's function panicked.
+static PANIC: Mutex<Option<String>> = Mutex::new(None);
+
+/// A process that plays a case.
+pub(crate) struct Playing {
+    child: Pid,
+    said: RawFd,
+}
+
+impl Playing {
+    /// Begins `body` in a new process.
+    pub(crate) fn start(body: impl FnOnce() -> [Outcome; 2]) -> Result<Self> {
+        let [from, to] = call::pipe()?;
+        // SAFETY: This process has one thread.
+        match unsafe { fork() }? {
+            ForkResult::Child => {
+                call::close(from)?;
+                // SAFETY: No memory is passed.
+                unsafe { libc::alarm(LIMIT_S) };
+                let outcomes = body();
+                let _ = file(to).write_all(serde_json::to_string(&outcomes)?.as_bytes());
+                std::process::exit(0)
+            }
+            ForkResult::Parent { child } => {
+                call::close(to)?;
+                Ok(Self { child, said: from })
+            }
+        }
+    }
+
+    /// Waits for its end; returns what `body` returned.
+    pub(crate) fn wait(self) -> Result<[Outcome; 2]> {
+        let mut text = String::new();
+        let read = file(self.said).read_to_string(&mut text);
+        let status = waitpid(self.child, None)?;
+        read?;
+        serde_json::from_str(&text).with_context(|| format!("it ended with {status:?}"))
+    }
+}
+
+/// Begins a process that ends by itself, and does not wait for it.
+pub(crate) fn detached(body: impl FnOnce()) -> Result<()> {
+    // SAFETY: This process has one thread.
+    if let ForkResult::Child = unsafe { fork() }? {
+        // SAFETY: No memory is passed.
+        unsafe { libc::alarm(LIMIT_S + 5) };
+        body();
+        std::process::exit(0)
+    }
+    Ok(())
+}
+
+/// Plays one end of a case to its end.
+pub(crate) fn play(
+    case: &Case,
+    control: Control,
+    way: Way,
+    is_left: bool,
+    active: bool,
+) -> [Outcome; 2] {
+    panic::set_hook(Box::new(|info| {
+        let mut why = PANIC
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        why.get_or_insert(info.to_string());
+    }));
+    let mut end = End::new(control, way, active);
+    let result = panic::catch_unwind(AssertUnwindSafe(|| {
+        if case.connected {
+            end.establish(|_| {});
+        }
+        let before = module::ring_bytes();
+        let body = if is_left { case.left } else { case.right };
+        body(&mut end);
+        let moved = module::ring_bytes().wrapping_sub(before);
+        end.note(format!("{moved} bytes through rings"));
+        assert!(
+            way == Way::Ring || moved == 0,
+            "{moved} bytes went through rings"
+        );
+    }));
+    let failure = result.err().map(|_| {
+        let mut why = PANIC
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        why.take().unwrap_or_default()
+    });
+    end.finish(failure)
+}
+
+fn file(fd: RawFd) -> std::fs::File {
+    // SAFETY: The descriptor is open and nobody else's.
+    unsafe { std::fs::File::from_raw_fd(fd) }
+}
