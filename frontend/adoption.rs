@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which connections are taken over, and when: those to a known peer, when they are established.
+//! Which connections are taken over, and when: those to a known peer, when they are established or when the peer becomes known.
 
 use crate::frontend::Frontend;
+use crate::giveback;
 use crate::peer::Peer;
 use crate::stream::{
     AdoptedStream,
@@ -13,6 +14,7 @@ use kernel::alloc::Flags;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use xenvmc_core::connection;
+use xenvmc_core::message::Tuple;
 use xenvmc_core::Decline;
 use xenvmc_net as net;
 use xenvmc_net::{
@@ -49,6 +51,58 @@ pub(crate) fn adopt(
     Ok(adopted)
 }
 
+/// Takes over a connection that is established, if it leads to a peer. Socket locked; maybe in a softirq, then `flags` is
+/// `GFP_ATOMIC`.
+fn adopt_if_peer(frontend: &Arc<Frontend>, locked: &mut Locked<'_>, flags: Flags) {
+    let Some(tuple) = locked.tuple() else { return };
+    let Some(peer) = frontend.peers().find(tuple.dst) else {
+        return;
+    };
+    let counters = frontend.counters();
+    if !frontend.settings().is_enabled() {
+        return counters.decline(Decline::Disabled);
+    }
+    if !peer.is_compatible() {
+        return counters.decline(Decline::Version);
+    }
+    if let Err(reason) = adopt(frontend, &peer, locked, flags) {
+        counters.decline(reason);
+    }
+}
+
+/// Takes over the connections to `peer` that were established before it was known to us. Process context, no lock held; waits
+/// for channels of the same guest that are ending.
+///
+/// Tasks may be inside their methods: [`crate::ready`] waits for those.
+pub(crate) fn adopt_existing(frontend: &Arc<Frontend>, peer: &Arc<Peer>) {
+    let walk = net::for_each_established(|socket| {
+        let leads_there = |tuple: Tuple| peer.has_address(tuple.dst);
+        if !socket.tuple().is_some_and(leads_there) {
+            return;
+        }
+        let mut locked = socket.lock();
+        if let Some(stream) = AdoptedStream::find(&locked) {
+            if !stream.peer().is_gone() {
+                return;
+            }
+            // It led to what the guest was before its module was loaded again, or before it came back.
+            drop(locked);
+            giveback::give_back(&stream);
+            locked = socket.lock();
+        }
+        // Its state may have changed before it was locked.
+        if locked.is_established() {
+            adopt_if_peer(frontend, &mut locked, GFP_KERNEL);
+        }
+    });
+    if let Err(error) = walk {
+        pr_warn!(
+            "domain {}: not all of its connections could be looked at: {error:?}\n",
+            peer.domid()
+        );
+    }
+}
+
 /// Follows the states of all TCP sockets.
 pub(crate) struct Adopter {
     frontend: Arc<Frontend>,
@@ -64,29 +118,12 @@ impl Adopter {
         let frontend = frontend.clone();
         Ok(Arc::new(Self { frontend }, GFP_KERNEL)?)
     }
-
-    fn established(&self, locked: &mut Locked<'_>) {
-        let Some(tuple) = locked.tuple() else { return };
-        let Some(peer) = self.frontend.peers().find(tuple.dst) else {
-            return;
-        };
-        let counters = self.frontend.counters();
-        if !self.frontend.settings().is_enabled() {
-            return counters.decline(Decline::Disabled);
-        }
-        if !peer.is_compatible() {
-            return counters.decline(Decline::Version);
-        }
-        if let Err(reason) = adopt(&self.frontend, &peer, locked, GFP_ATOMIC) {
-            counters.decline(reason);
-        }
-    }
 }
 
 impl StateHandler for Adopter {
     fn state_changing(&self, locked: &mut Locked<'_>, to: TcpState) {
         match to {
-            TcpState::Established => self.established(locked),
+            TcpState::Established => adopt_if_peer(&self.frontend, locked, GFP_ATOMIC),
             TcpState::Close => {
                 // A connection that never came to the ring needs us no more.
                 let Some(stream) = AdoptedStream::find(locked) else {

@@ -70,6 +70,13 @@ impl Connection for Stream {
         if how.send() {
             transmit::end(guard);
         }
+        if guard.socket().shutdown().with(how).is_full() {
+            // What comes now TCP answers with a reset, so it is to come over TCP.
+            if let Some(link) = &guard.state().link {
+                link.set_receive_flags(wire::RX_RETURN);
+                link.post();
+            }
+        }
     }
 
     fn closing(this: &Arc<Adopted<Self>>) {
@@ -84,7 +91,7 @@ impl Connection for Stream {
     }
 
     fn may_enter_sockmap(guard: &mut Guard<'_, Self>) -> bool {
-        guard.adopted().phase() != Phase::Active
+        giveback::leave_now(guard)
     }
 
     fn restored(guard: &mut Guard<'_, Self>) {

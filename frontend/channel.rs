@@ -52,6 +52,7 @@ use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::wire::{
     root,
     SlotId,
+    CHUNK_PAGES,
     CONTROL_ENTRIES, //
 };
 use xenvmc_core::{
@@ -66,6 +67,9 @@ use xenvmc_xen::word::VirtFence;
 
 /// How long a reader may have left without asking to hear of the next byte, until the upkeep asks in its place.
 const REARM_MS: u32 = 50;
+
+/// Chunks that the arena has beyond what is in use: a ring that grows cannot wait for the peer to map one.
+const CHUNKS_AHEAD: u32 = 1;
 
 /// How long the arena is not tried to grow after it could not.
 const GROWTH_PAUSE_MS: i64 = 1_000;
@@ -351,7 +355,7 @@ impl Channel {
             Err(Shortage::Decline(reason)) => return Err(reason),
             Err(Shortage::Chunks(chunks)) => chunks,
         };
-        self.grow(chunks);
+        self.grow(chunks + CHUNKS_AHEAD);
         // The peer has to map it first, unless somebody else has freed what we need.
         match take(&mut self.slots.lock()) {
             Ok(taken) => Ok(taken),
@@ -366,8 +370,11 @@ impl Channel {
         if failed_at.is_some_and(|at| at.elapsed().as_millis() < GROWTH_PAUSE_MS) {
             return;
         }
-        let granted = self.slots.lock().arena().granted();
-        for chunk in granted..chunks {
+        let (granted, limit) = {
+            let mut slots = self.slots.lock();
+            (slots.arena().granted(), slots.arena().limit())
+        };
+        for chunk in granted..chunks.min(limit) {
             if let Err(error) = self.own.add_chunk(chunk) {
                 warn_no_growth(self, error);
                 *failed_at = Some(Instant::now());
@@ -418,7 +425,17 @@ impl Channel {
     ///
     /// What rings have grown to is half of the arena at most, so that there are small ones left for further connections.
     pub(crate) fn take_spare_extent(&self, order: u8) -> core::result::Result<Extent, Decline> {
-        self.with_room(|slots| slots.allocate_spare(order))
+        let extent = self.with_room(|slots| slots.allocate_spare(order))?;
+        let ahead = {
+            let mut slots = self.slots.lock();
+            let arena = slots.arena();
+            let is_short = arena.used() + CHUNK_PAGES > arena.granted() * CHUNK_PAGES;
+            is_short.then(|| arena.granted() + CHUNKS_AHEAD)
+        };
+        if let Some(chunks) = ahead {
+            self.grow(chunks);
+        }
+        Ok(extent)
     }
 
     /// Gives an extent back. Softirq or process context.

@@ -2,6 +2,7 @@
 
 //! How a channel comes to be (protocol §2.4): the guest with the lower number offers, the other answers, Dom0 carries both.
 
+use crate::adoption;
 use crate::announce;
 use crate::channel::Channel;
 use crate::discovery::Listener;
@@ -182,6 +183,9 @@ impl Follower {
 impl Listener for Follower {
     fn peer_changed(&self, peer: &Arc<Peer>) {
         pr_debug!("domain {}: announced\n", peer.domid());
+        if self.frontend.settings().adopt_existing {
+            adoption::adopt_existing(&self.frontend, peer);
+        }
     }
 
     fn peer_gone(&self, peer: &Arc<Peer>) {

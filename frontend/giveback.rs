@@ -43,8 +43,10 @@ use xenvmc_core::{
     Extent,
     Words, //
 };
+use xenvmc_net as net;
 use xenvmc_net::{
     inject,
+    inject::Memory,
     Guard,
     Locked, //
 };
@@ -52,6 +54,9 @@ use xenvmc_xen::word::VirtFence;
 
 /// How long a call waits for the peer to go back to TCP.
 const RETURN_MS: u32 = 5000;
+
+/// How long one waits that cannot sleep.
+const RETURN_NOW_MS: u32 = 200;
 
 /// The peer broke the protocol: its channel is given up, and this connection reset. Process context, no lock held.
 pub(crate) fn break_stream(stream: &AdoptedStream, violation: Violation) {
@@ -146,6 +151,7 @@ fn move_unread(
     locked: &mut Locked<'_>,
     link: &Link,
     what: Unread,
+    memory: Memory,
 ) -> core::result::Result<bool, Violation> {
     let (Some(view), Some(theirs)) = (link.view(), link.channel().theirs()) else {
         return Ok(true);
@@ -161,7 +167,7 @@ fn move_unread(
             Source::Tcp(bytes) => seq = seq.wrapping_add(bytes),
             Source::Ring { extent, bytes } => {
                 if parts
-                    .push((seq, walk.clone(), extent, bytes), GFP_KERNEL)
+                    .push((seq, walk.clone(), extent, bytes), memory.flags())
                     .is_err()
                 {
                     return Ok(false);
@@ -183,7 +189,7 @@ fn move_unread(
     for (at, from, extent, bytes) in &parts {
         let mut spans = from.spans(*extent, *bytes);
         let mut span = spans.next();
-        let moved = inject::insert(locked, *at, *bytes as usize, |_, mut buffer| {
+        let moved = inject::insert(locked, *at, *bytes as usize, memory, |_, mut buffer| {
             while !buffer.is_empty() {
                 let Some(next) = &mut span else {
                     return Err(EIO);
@@ -222,7 +228,7 @@ fn move_unread(
     {
         link.post();
     }
-    stream.watch.lock().inbound = reader.inbound.clone();
+    unread::leave_pass(stream, view, &reader.inbound);
     Ok(is_complete)
 }
 
@@ -238,7 +244,8 @@ pub(crate) fn drain(stream: &AdoptedStream, what: Unread) -> core::result::Resul
     };
     let mut guard = stream.lock();
     let (locked, _) = guard.split();
-    let done = move_unread(stream, &mut reader, locked, &link, what);
+    let memory = Memory::MaySleep;
+    let done = move_unread(stream, &mut reader, locked, &link, what, memory);
     drop(guard);
     drop(reader);
     if done == Ok(true) || what == Unread::Rest {
@@ -290,6 +297,54 @@ pub(crate) fn give_back(stream: &Arc<AdoptedStream>) {
     stream.wake_all();
 }
 
+/// Says that no byte of ours will follow in the ring, after the last record is published. The peer may be going back to TCP as
+/// well, and waits for this.
+fn promise(link: &Link) {
+    stream::set_end(link);
+    link.post();
+}
+
+/// Puts both directions on TCP without sleeping, with the socket locked; false if the peer did not follow in time, or somebody is
+/// reading. The caller gives the socket back next.
+///
+/// The peer's kernel does its part while we look, as a hypervisor would.
+pub(crate) fn leave_now(guard: &mut Guard<'_, Stream>) -> bool {
+    let stream = guard.adopted();
+    if stream.phase() != Phase::Active {
+        return true;
+    }
+    let (Some(link), Some(mut reader)) = (guard.state().link.clone(), stream.reader.try_lock())
+    else {
+        return false;
+    };
+    let Some(view) = link.view() else {
+        return false;
+    };
+    link.set_receive_flags(wire::RX_RETURN);
+    link.post();
+    guard.state().stay = true;
+    let start = Instant::<Monotonic>::now();
+    let mut said = false;
+    while start.elapsed().as_millis() < i64::from(RETURN_NOW_MS) {
+        let sending = finish_sending(stream, guard, &link);
+        if sending == Ok(true) && !said {
+            promise(&link);
+            said = true;
+        }
+        // The promise that no ring byte follows /before/ the last look at the ring.
+        let ended = view.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0;
+        let (locked, _) = guard.split();
+        let what = Unread::Complete;
+        let receiving = move_unread(stream, &mut reader, locked, &link, what, Memory::Atomic);
+        match (sending, receiving) {
+            (Ok(true), Ok(true)) if ended => return true,
+            (Ok(_), Ok(_)) => net::relax(),
+            _ => return false,
+        }
+    }
+    false
+}
+
 /// Puts both directions on TCP; false if the peer did not follow.
 fn leave_both(stream: &Arc<AdoptedStream>) -> bool {
     let link = stream.watch.lock().link.clone();
@@ -300,6 +355,7 @@ fn leave_both(stream: &Arc<AdoptedStream>) -> bool {
     link.set_receive_flags(wire::RX_RETURN);
     link.post();
     let start = Instant::<Monotonic>::now();
+    let mut said = false;
     while start.elapsed().as_millis() < i64::from(RETURN_MS) {
         if stream.phase() != Phase::Active {
             // Its channel has ended meanwhile, and gave everything back.
@@ -310,6 +366,10 @@ fn leave_both(stream: &Arc<AdoptedStream>) -> bool {
             guard.state().stay = true;
             finish_sending(stream, &mut guard, &link)
         };
+        if sending == Ok(true) && !said {
+            promise(&link);
+            said = true;
+        }
         // The promise that no ring byte follows /before/ the last look at the ring.
         let ended = view.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0;
         match (sending, drain(stream, Unread::Complete)) {

@@ -6,11 +6,17 @@
 
 use crate::giveback;
 use crate::link::Link;
-use crate::stream::AdoptedStream;
+use crate::stream::{
+    AdoptedStream,
+    Phase, //
+};
 use crate::unread::{
     has_bytes,
+    has_more_than,
+    is_full,
     is_on_ring,
     leave_armed,
+    leave_pass,
     look,
     look_at,
     unread, //
@@ -34,6 +40,8 @@ use xenvmc_core::{
     Error as Violation,
     Extent, //
 };
+use xenvmc_net as net;
+use xenvmc_net::inject::Memory;
 use xenvmc_net::{
     inject,
     interrupted,
@@ -73,6 +81,28 @@ pub(crate) fn receive(
         return stream.tcp_recvmsg(message, usize::MAX, flags);
     }
     let socket = stream.socket();
+    let needs_tcp = net::needs_tcp_to_receive(socket);
+    if let Some(reason) = needs_tcp {
+        if stream.phase() == Phase::Active {
+            stream.frontend().counters().decline(reason);
+            giveback::give_back(stream);
+        }
+    }
+    let received = receive_some(stream, message, flags)?;
+    if needs_tcp.is_none() && message.wants_unread_count(socket) {
+        message.set_unread_count(socket, unread(stream));
+    }
+    Ok(received)
+}
+
+/// Receives bytes.
+fn receive_some(
+    stream: &Arc<AdoptedStream>,
+    message: &mut Message<'_>,
+    flags: Flags,
+) -> Result<usize> {
+    let socket = stream.socket();
+    let is_peek = flags.any(Flags::PEEK);
     let len = message.len();
     let target = socket.low_water(flags.any(Flags::WAITALL), len);
     let mut timeout = socket.receive_timeout(flags.any(Flags::DONTWAIT));
@@ -93,6 +123,11 @@ pub(crate) fn receive(
             };
         }
         ready::attempt(stream);
+        if is_peek && copied > 0 {
+            // More has come: it is looked at from the beginning, as nothing was taken.
+            message.start_over();
+            copied = 0;
+        }
         // The ends /before/ the sources: what came before an end is found by this pass.
         let over = is_over(stream);
         let pass = match pass(stream, message, len, &mut copied, flags) {
@@ -115,7 +150,8 @@ pub(crate) fn receive(
         }
         // TCP wakes us only when it has SO_RCVLOWAT bytes itself: better less than for ever.
         let is_split = has_used_ring(stream) && !flags.any(Flags::WAITALL) && !is_on_ring(stream);
-        if copied > 0 && (is_over(stream) || timeout == 0 || flags.any(Flags::PEEK) || is_split) {
+        let is_at_urgent = !is_on_ring(stream) && socket.is_at_urgent();
+        if copied > 0 && (is_over(stream) || timeout == 0 || is_split || is_at_urgent) {
             leave_armed(stream);
             return Ok(copied);
         }
@@ -135,13 +171,27 @@ pub(crate) fn receive(
             leave_armed(stream);
             return or_copied(copied, interrupted(timeout));
         }
-        if spin::for_data(stream) {
+        if is_peek && copied > 0 && is_full(stream) {
+            // More would come into TCP's queue, which has more room.
+            stream
+                .frontend()
+                .counters()
+                .decline(xenvmc_core::Decline::Option);
+            giveback::give_back(stream);
+            continue;
+        }
+        let has_more = |stream: &AdoptedStream| match copied {
+            0 => has_bytes(stream),
+            _ if is_peek => has_more_than(stream, copied),
+            _ => has_bytes(stream),
+        };
+        if !is_peek && spin::for_data(stream) {
             continue;
         }
         stream.frontend().counters().rx_sleeps.inc();
         let start = Instant::now();
         let woken = stream.wait(&mut timeout, || {
-            stream.epoch() != epoch || (!over && is_over(stream)) || has_bytes(stream)
+            stream.epoch() != epoch || (!over && is_over(stream)) || has_more(stream)
         });
         let cap = stream.frontend().settings().spin_ns();
         stream.rx_experience.slept(start, cap);
@@ -180,8 +230,9 @@ fn pass(
     let Some(link) = reader.link.clone() else {
         drop(reader);
         let socket = stream.socket();
-        if *copied > 0 && socket.received_data_seq() == socket.copied_seq() {
-            // TCP would take its error, and this call has bytes to return: it is the next call's.
+        let nothing = socket.received_data_seq() == socket.copied_seq();
+        if *copied > 0 && (nothing || socket.is_at_urgent()) {
+            // TCP would take its error, or the urgent byte, and this call has bytes to return: it is the next call's.
             return Ok(Pass::Taken);
         }
         return Ok(take_tcp(stream, message, usize::MAX, copied, flags));
@@ -192,7 +243,7 @@ fn pass(
     if flags.any(Flags::PEEK) {
         // What is there before the call counts as seen, although it is not taken.
         reader.inbound.see(&view.peer)?;
-        stream.watch.lock().inbound = reader.inbound.clone();
+        leave_pass(stream, view, &reader.inbound);
         let walk = reader.inbound.clone();
         return peek(stream, &link, walk, message, len, copied, flags);
     }
@@ -200,6 +251,7 @@ fn pass(
     while *copied < len {
         match look(stream, &link, view, &mut reader.inbound)? {
             Source::Tcp(0) | Source::Ring { bytes: 0, .. } => break,
+            Source::Tcp(_) if *copied > 0 && stream.socket().is_at_urgent() => break,
             Source::Tcp(bytes) => {
                 let limit = (bytes as usize).min(len - *copied);
                 let before = *copied;
@@ -211,23 +263,19 @@ fn pass(
             Source::Ring { extent, bytes } => {
                 let left = u32::try_from(len - *copied).unwrap_or(u32::MAX);
                 let want = bytes.min(left).min(PUBLISH_BYTES);
-                let taken = if flags.any(Flags::TRUNC) {
-                    want
-                } else {
-                    copy(&link, &reader.inbound, extent, want, message)
-                };
-                reader.inbound.consume(taken);
-                *copied += taken as usize;
-                count(stream, taken);
+                let skips = flags.any(Flags::TRUNC);
+                if !skips && copy(&link, &reader.inbound, extent, want, message).is_err() {
+                    result = Pass::Fault;
+                    break;
+                }
+                reader.inbound.consume(want);
+                *copied += want as usize;
+                count(stream, want);
                 if reader
                     .inbound
                     .publish::<VirtFence, _, _>(&view.own, &view.peer)
                 {
                     link.post();
-                }
-                if taken < want {
-                    result = Pass::Fault;
-                    break;
                 }
             }
         }
@@ -238,7 +286,7 @@ fn pass(
     {
         link.post();
     }
-    stream.watch.lock().inbound = reader.inbound.clone();
+    leave_pass(stream, view, &reader.inbound);
     Ok(result)
 }
 
@@ -262,30 +310,26 @@ fn take_tcp(
     }
 }
 
-/// Copies the next `want` bytes of the ring; returns how many could be.
+/// Copies the next `want` bytes of the ring. If not all of them can be copied none count, as in TCP.
 fn copy(
     link: &Link,
     inbound: &Inbound,
     extent: Extent,
     want: u32,
     message: &mut Message<'_>,
-) -> u32 {
-    let (Some(theirs), Some(dest)) = (link.channel().theirs(), message.dest()) else {
-        return 0;
-    };
-    let mut taken = 0;
-    for span in inbound.spans(extent, want) {
-        let Some((pages, page)) = theirs.page(extent.page() + span.page()) else {
-            break;
-        };
-        let len = span.len as usize;
-        let part = pages.copy_to_iter(page, span.in_page() as usize, len, dest);
-        taken += part as u32;
-        if part < len {
-            break;
+) -> Result {
+    let theirs = link.channel().theirs().ok_or(EFAULT)?;
+    message.all_or_nothing(|message| {
+        let dest = message.dest().ok_or(EFAULT)?;
+        for span in inbound.spans(extent, want) {
+            let (pages, page) = theirs.page(extent.page() + span.page()).ok_or(EFAULT)?;
+            let len = span.len as usize;
+            if pages.copy_to_iter(page, span.in_page() as usize, len, dest) < len {
+                return Err(EFAULT);
+            }
         }
-    }
-    taken
+        Ok(())
+    })
 }
 
 fn count(stream: &AdoptedStream, bytes: u32) {
@@ -295,7 +339,8 @@ fn count(stream: &AdoptedStream, bytes: u32) {
     counters.rx_calls.inc();
 }
 
-/// Copies what there is without taking it: MSG_PEEK. Ends where bytes of TCP follow bytes that were peeked at before.
+/// Copies what there is without taking it: MSG_PEEK. Ends at a second segment of TCP's: TCP itself can only be asked for what
+/// comes next of its own.
 fn peek(
     stream: &AdoptedStream,
     link: &Link,
@@ -314,28 +359,26 @@ fn peek(
         let received = socket.received_data_seq();
         match look_at(link, view, &mut walk, seq, received)? {
             Source::Tcp(0) | Source::Ring { bytes: 0, .. } => break,
-            Source::Tcp(bytes) if *copied == 0 => {
-                let limit = (bytes as usize).min(len);
+            Source::Tcp(_) if *copied > 0 && socket.is_at_urgent() => break,
+            Source::Tcp(bytes) if seq == socket.copied_seq() => {
+                let limit = (bytes as usize).min(len - *copied);
+                let before = *copied;
                 let pass = take_tcp(stream, message, limit, copied, flags);
-                if !matches!(pass, Pass::Taken) || *copied == 0 {
+                if !matches!(pass, Pass::Taken) || *copied == before {
                     return Ok(pass);
                 }
-                seq = seq.wrapping_add(*copied as u32);
+                seq = seq.wrapping_add((*copied - before) as u32);
             }
             Source::Tcp(_) => break,
             Source::Ring { extent, bytes } => {
                 let left = u32::try_from(len - *copied).unwrap_or(u32::MAX);
                 let want = bytes.min(left);
-                let part = if flags.any(Flags::TRUNC) {
-                    want
-                } else {
-                    copy(link, &walk, extent, want, message)
-                };
-                walk.consume(part);
-                *copied += part as usize;
-                if part < want {
+                let skips = flags.any(Flags::TRUNC);
+                if !skips && copy(link, &walk, extent, want, message).is_err() {
                     return Ok(Pass::Fault);
                 }
+                walk.consume(want);
+                *copied += want as usize;
             }
         }
     }
@@ -357,7 +400,7 @@ pub(crate) fn close(stream: &AdoptedStream) {
     let mut guard = stream.lock();
     let (locked, _) = guard.split();
     let at = locked.copied_seq();
-    if let Err(error) = inject::insert(locked, at, 1, |_, _| Ok(())) {
+    if let Err(error) = inject::insert(locked, at, 1, Memory::MaySleep, |_, _| Ok(())) {
         pr_debug!("no reset for unread bytes: {error:?}\n");
     }
 }

@@ -33,6 +33,8 @@ const UPGRADE_KIB_MAX: u32 = 1_048_576;
 pub struct RawSettings {
     /// 1 = accelerate connections, 0 = do not begin to.
     pub enabled: u8,
+    /// 1 = accelerate connections that were there before the module or the peer as well, 0 = leave those alone.
+    pub adopt_existing: u8,
     /// Size that a ring may grow to, in KiB: a power of two from 16 to 4096.
     pub ring_kib: u32,
     /// Size of a ring at first, in KiB: a power of two from 4 to `ring_kib`.
@@ -56,6 +58,8 @@ pub struct RawSettings {
 pub(crate) struct Settings {
     enabled: Atomic<bool>,
     spin_us: Atomic<u32>,
+    /// Whether connections are taken over that were there before.
+    pub(crate) adopt_existing: bool,
     /// Binary logarithm of the pages that a ring may grow to.
     pub(crate) ring_order: u8,
     /// Binary logarithm of the pages of a ring at first.
@@ -74,6 +78,8 @@ impl Settings {
     /// `EINVAL`, with a line in the log that names the parameter, its value and its range.
     pub(crate) fn new(raw: RawSettings) -> Result<Self> {
         let enabled = range("enabled", u32::from(raw.enabled), 0, 1)? == 1;
+        let existing = u32::from(raw.adopt_existing);
+        let adopt_existing = range("adopt_existing", existing, 0, 1)? == 1;
         let ring_order = order("ring_kib", raw.ring_kib, RING_KIB_MIN, RING_KIB_MAX)?;
         let initial = raw.initial_ring_kib;
         let initial_order = order(
@@ -90,6 +96,7 @@ impl Settings {
         Ok(Self {
             enabled: Atomic::new(enabled),
             spin_us: Atomic::new(spin_us),
+            adopt_existing,
             ring_order,
             initial_order,
             arena_chunks: arena_mib * 1024 / kib(CHUNK_PAGES),

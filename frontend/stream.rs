@@ -102,6 +102,8 @@ pub(crate) struct Watch {
     pub(crate) link: Option<Arc<Link>>,
     /// Where the reader stood.
     pub(crate) inbound: Inbound,
+    /// The peer's index up to which bytes were announced to whoever listens, or need not be.
+    pub(crate) told: u32,
 }
 
 /// A connection.
@@ -188,6 +190,7 @@ impl Stream {
                 Watch {
                     link: None,
                     inbound: Inbound::new(),
+                    told: Inbound::new().cons(),
                 },
                 "xenvmc_watch"
             ),
@@ -342,12 +345,11 @@ fn ask(stream: &Arc<AdoptedStream>) {
 
 /// Something that the peer did for this connection was announced. Softirq or process context.
 pub(crate) fn noticed(stream: &Arc<AdoptedStream>) {
-    let socket = stream.socket();
-    if unread::has_news(stream) {
-        socket.data_ready();
+    if unread::take_news(stream) {
+        unread::announce(stream);
     }
     if stream.wants_space.xchg(false, Full) {
-        socket.write_space();
+        stream.socket().write_space();
     }
     // The link is not cloned: in a softirq nobody may let go of the last reference to a channel.
     let watch = stream.watch.lock();
@@ -431,7 +433,10 @@ impl StreamExt for AdoptedStream {
         let mut reader = self.reader.lock();
         reader.inbound = Inbound::new();
         let mut guard = self.lock();
-        self.watch.lock().inbound = Inbound::new();
+        let mut watch = self.watch.lock();
+        watch.inbound = Inbound::new();
+        watch.told = watch.inbound.cons();
+        drop(watch);
         self.readiness.store(0, Release);
         self.is_unarmed.store(false, Relaxed);
         guard.state().stay = false;

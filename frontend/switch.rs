@@ -21,7 +21,8 @@ use xenvmc_core::shared::Fence;
 use xenvmc_core::wire;
 use xenvmc_core::{
     Decline,
-    Error as Violation, //
+    Error as Violation,
+    Extent, //
 };
 use xenvmc_net as net;
 use xenvmc_net::{
@@ -33,6 +34,10 @@ use xenvmc_xen::VirtFence;
 
 /// Binary logarithm of how many times larger a ring becomes in one step.
 const GROWTH_ORDER: u8 = 2;
+
+/// Bytes that a connection takes before anybody reads, if the send buffer is not larger: about what a new TCP connection does
+/// with the send and receive buffers that Linux gives it.
+const UNREAD_BYTES: usize = 256 << 10;
 
 /// Flags of a send that only TCP can do justice to.
 const TCP_ONLY: Flags = Flags::OOB.with(Flags::ZEROCOPY).with(Flags::FASTOPEN);
@@ -167,7 +172,15 @@ pub(crate) fn leave(
     collect(sender, link)
 }
 
-/// Goes on in a larger extent, if the reader is at work and this one is not as large as may be; true = done.
+/// The order of the ring that a connection gets before anybody reads: programs rely on being able to send some.
+fn unread_order(stream: &AdoptedStream) -> u8 {
+    let unread = UNREAD_BYTES.max(stream.socket().send_buffer());
+    let order = Extent::order_for(u32::try_from(unread).unwrap_or(u32::MAX));
+    order.min(stream.frontend().settings().ring_order)
+}
+
+/// Goes on in a larger extent, if this one is not as large as may be, and the reader is at work or TCP would take as much
+/// without one; true = done.
 ///
 /// # Errors
 ///
@@ -181,10 +194,15 @@ pub(crate) fn grow(
         return Ok(false);
     };
     let most = stream.frontend().settings().ring_order;
-    if extent.order() >= most || !sender.outbound.is_being_read() {
+    let order = if sender.outbound.is_being_read() {
+        most.min(extent.order() + GROWTH_ORDER)
+    } else {
+        // At once, as the log has few records.
+        unread_order(stream)
+    };
+    if order <= extent.order() {
         return Ok(false);
     }
-    let order = most.min(extent.order() + GROWTH_ORDER);
     let Ok(larger) = link.channel().take_spare_extent(order) else {
         return Ok(false);
     };

@@ -144,6 +144,8 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
         let start = Instant::now();
         let woken = stream.wait(&mut timeout, || {
             let socket = stream.socket();
+            // Each time, as TCP does: who was told of room may find that another writer has taken it.
+            socket.note_no_space();
             stream.epoch() != epoch
                 || socket.has_error()
                 || socket.shutdown().send()
@@ -200,6 +202,7 @@ fn over_tcp(
         }
         let socket = stream.socket();
         let woken = stream.wait(timeout, || {
+            socket.note_no_space();
             stream.epoch() != epoch
                 || socket.has_error()
                 || socket.shutdown().send()
@@ -249,45 +252,41 @@ fn step(
         return Ok(Step::Full);
     }
     message.copy_spliced_pages();
-    let copied = {
-        let Some(source) = message.source() else {
-            return Ok(Step::Fault);
-        };
-        let mut copied = 0;
+    // If not all of it can be copied none counts, as in TCP.
+    let copied = message.all_or_nothing(|message| {
+        let source = message.source().ok_or(EFAULT)?;
         for span in sender.outbound.spans(want) {
-            let Some(page) = link.channel().own().page(extent.page() + span.page()) else {
-                break;
-            };
+            let page = link.channel().own().page(extent.page() + span.page());
             let len = span.len as usize;
-            let part = page.copy_from_iter(span.in_page() as usize, len, source);
-            copied += part as u32;
+            let part = page
+                .ok_or(EFAULT)?
+                .copy_from_iter(span.in_page() as usize, len, source);
             if part < len {
-                break;
+                return Err(EFAULT);
             }
         }
-        copied
-    };
-    if copied > 0 {
-        if sender
-            .outbound
-            .commit::<VirtFence, _, _>(copied, &view.own, &view.peer)
-        {
-            link.post();
-        }
-        // The bytes /before/ this look, by the barrier in `commit`. Partner: `receive::close` at the other end.
-        let gone = view.peer_flags() & wire::RX_GONE != 0
-            && view.peer.word(slot::RX_CONS).load_acquire() != sender.outbound.prod();
-        if gone {
-            return Ok(Step::Lost);
-        }
-        stream.sent.add(u64::from(copied), Relaxed);
-        let counters = stream.frontend().counters();
-        counters.tx_bytes.add(u64::from(copied));
-        counters.tx_calls.inc();
+        Ok(())
+    });
+    if copied.is_err() {
+        return Ok(Step::Fault);
     }
-    Ok(if copied < want {
-        Step::Fault
-    } else if message.is_empty() {
+    if sender
+        .outbound
+        .commit::<VirtFence, _, _>(want, &view.own, &view.peer)
+    {
+        link.post();
+    }
+    // The bytes /before/ this look, by the barrier in `commit`. Partner: `receive::close` at the other end.
+    let gone = view.peer_flags() & wire::RX_GONE != 0
+        && view.peer.word(slot::RX_CONS).load_acquire() != sender.outbound.prod();
+    if gone {
+        return Ok(Step::Lost);
+    }
+    stream.sent.add(u64::from(want), Relaxed);
+    let counters = stream.frontend().counters();
+    counters.tx_bytes.add(u64::from(want));
+    counters.tx_calls.inc();
+    Ok(if message.is_empty() {
         Step::Done
     } else {
         Step::More

@@ -8,7 +8,8 @@ use crate::link::{
 };
 use crate::stream::{
     AdoptedStream,
-    Phase, //
+    Phase,
+    Watch, //
 };
 use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
@@ -17,6 +18,7 @@ use xenvmc_core::stream::{
     Inbound,
     Source, //
 };
+use xenvmc_core::wake;
 use xenvmc_core::wire::{
     slot,
     RECORDS, //
@@ -77,15 +79,89 @@ pub(crate) fn has_bytes(stream: &AdoptedStream) -> bool {
 /// Whether as many bytes are unread, on both ways, as the application wants to hear of, if some of them are in the ring;
 /// arranges to hear of more if not. What TCP has, TCP says itself. Process or softirq context, no lock.
 pub(crate) fn is_readable(stream: &AdoptedStream) -> bool {
+    let mut watch = stream.watch.lock();
+    let Watch {
+        link: Some(link),
+        inbound,
+        told,
+    } = &mut *watch
+    else {
+        return false;
+    };
+    let low_water = stream.socket().low_water(false, i32::MAX as usize);
+    let is_readable = look_and_arm(link, inbound, |view, walk| {
+        let (unread, is_full) = count_unread(stream, link, view, walk, low_water)?;
+        Ok(unread >= low_water || is_full)
+    });
+    if is_readable {
+        // Who polls on edges hears of bytes that come on top of these.
+        arm_on_top(link, told);
+    }
+    is_readable
+}
+
+/// Whether a notice of bytes between `told` and `prod` has to come, as somebody asked for it when he had seen less.
+fn is_notice_due(view: View<'_>, told: u32, prod: u32) -> bool {
+    let event = view.own.word(slot::RX_DATA_EVENT).load_relaxed();
+    event.wrapping_sub(told) < prod.wrapping_sub(told)
+}
+
+/// Arranges to hear of bytes beyond those that are there, for somebody who was just told of those. If a notice of them is due it
+/// stays so: others may wait for it.
+fn arm_on_top(link: &Link, told: &mut u32) {
+    let Some(view) = link.view() else { return };
+    let index = view.peer.word(slot::TX_PROD);
+    for _ in 0..LOOKS_WHILE_ARMING {
+        let prod = index.load_acquire();
+        if is_notice_due(view, *told, prod) {
+            return;
+        }
+        *told = prod;
+        if wake::arm::<VirtFence>(&view.own.word(slot::RX_DATA_EVENT), prod, &index) {
+            return;
+        }
+    }
+}
+
+/// Notes where the reader stands at the end of a pass. What it has seen need not be announced, unless somebody else waits for
+/// that.
+pub(crate) fn leave_pass(stream: &AdoptedStream, view: View<'_>, inbound: &Inbound) {
+    let mut watch = stream.watch.lock();
+    watch.inbound = inbound.clone();
+    let (told, seen) = (watch.told, inbound.seen());
+    let is_later = (seen.wrapping_sub(told) as i32) > 0;
+    if is_later && !is_notice_due(view, told, seen) {
+        watch.told = seen;
+    }
+}
+
+/// Whether more than `seen` bytes are unread, on both ways; arranges to hear of more if not. Process context.
+pub(crate) fn has_more_than(stream: &AdoptedStream, seen: usize) -> bool {
+    let socket = stream.socket();
+    let in_tcp = socket.received_data_seq().wrapping_sub(socket.copied_seq());
+    if in_tcp as usize > seen {
+        return true;
+    }
     let watch = stream.watch.lock();
     let Some(link) = &watch.link else {
         return false;
     };
-    let low_water = stream.socket().low_water(false, i32::MAX as usize);
     look_and_arm(link, &watch.inbound, |view, walk| {
-        let (unread, is_full) = count_unread(stream, link, view, walk, low_water)?;
-        Ok(unread >= low_water || is_full)
+        count_unread(stream, link, view, walk, seen + 1).map(|(unread, _)| unread > seen)
     })
+}
+
+/// Whether nothing more can come before some bytes are read, as the ring is full.
+pub(crate) fn is_full(stream: &AdoptedStream) -> bool {
+    let watch = stream.watch.lock();
+    let Some(link) = &watch.link else {
+        return false;
+    };
+    let Some(view) = link.view() else {
+        return false;
+    };
+    let mut walk = watch.inbound.clone();
+    count_unread(stream, link, view, &mut walk, i32::MAX as usize).is_ok_and(|(_, full)| full)
 }
 
 /// Calls `found` with a copy of `inbound` until it says true, or the arrangement to hear of what comes after stands.
@@ -158,18 +234,28 @@ pub(crate) fn is_on_ring(stream: &AdoptedStream) -> bool {
     stream.watch.lock().inbound.is_ring()
 }
 
-/// Whether the peer has done something that a reader may wait for. Softirq or process context.
-pub(crate) fn has_news(stream: &AdoptedStream) -> bool {
-    let watch = stream.watch.lock();
-    let Some(link) = &watch.link else {
-        return true;
-    };
-    let Some(view) = link.view() else {
+/// Whether the peer has done something that a reader may wait for and was not told of; counts as told from now on. Softirq or
+/// process context.
+pub(crate) fn take_news(stream: &AdoptedStream) -> bool {
+    let mut watch = stream.watch.lock();
+    let Watch { link, told, .. } = &mut *watch;
+    let Some(view) = link.as_ref().and_then(|link| link.view()) else {
         return true;
     };
     let entered = view.own.word(slot::RX_SEGMENTS).load_relaxed();
-    view.peer.word(slot::TX_PROD).load_acquire() != watch.inbound.cons()
+    let prod = view.peer.word(slot::TX_PROD).load_acquire();
+    core::mem::replace(told, prod) != prod
         || view.peer.word(slot::TX_SEGMENTS).load_acquire() != entered
+}
+
+/// Tells whoever sleeps on the socket, polls it, or wants SIGIO that there is something to read.
+pub(crate) fn announce(stream: &AdoptedStream) {
+    let socket = stream.socket();
+    socket.data_ready();
+    if socket.is_async() {
+        // A signal for what comes next, whether this is read before or not.
+        rearm(stream);
+    }
 }
 
 /// The slots, and the number of bytes that the peer had put into its ring when the reader last looked.
@@ -215,18 +301,16 @@ pub(crate) fn leave_armed(stream: &AdoptedStream) {
 pub(crate) fn rearm(stream: &AdoptedStream) {
     let mut came = false;
     {
-        let watch = stream.watch.lock();
-        let Some(view) = watch.link.as_ref().and_then(|link| link.view()) else {
+        let mut watch = stream.watch.lock();
+        let Watch { link, told, .. } = &mut *watch;
+        let Some(view) = link.as_ref().and_then(|link| link.view()) else {
             return;
         };
-        let mut seen = watch.inbound.clone();
+        let index = view.peer.word(slot::TX_PROD);
         for _ in 0..LOOKS_WHILE_ARMING {
-            if seen.arm::<VirtFence, _, _>(&view.own, &view.peer) {
-                break;
-            }
-            came = true;
-            if seen.see(&view.peer).is_err() {
-                // The reader will find out.
+            let prod = index.load_acquire();
+            came |= core::mem::replace(told, prod) != prod;
+            if wake::arm::<VirtFence>(&view.own.word(slot::RX_DATA_EVENT), prod, &index) {
                 break;
             }
         }

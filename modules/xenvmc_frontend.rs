@@ -20,13 +20,17 @@ module! {
             default: 1,
             description: "1 = accelerate connections (default), 0 = do not begin to; can be changed in debugfs",
         },
+        adopt_existing: u8 {
+            default: 1,
+            description: "1 = accelerate connections that were opened before the module or the peer was there as well (default), 0 = leave them alone",
+        },
         ring_kib: u32 {
             default: 1024,
             description: "size that a ring may grow to, in KiB: a power of two from 16 to 4096 (default 1024)",
         },
         initial_ring_kib: u32 {
-            default: 16,
-            description: "size of a ring at first, in KiB: a power of two from 4 to ring_kib (default 16)",
+            default: 8,
+            description: "size of a ring at first, in KiB: a power of two from 4 to ring_kib (default 8)",
         },
         arena_mib: u32 {
             default: 64,
@@ -60,6 +64,7 @@ impl kernel::Module for Module {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let running = Running::start(RawSettings {
             enabled: param(module_parameters::enabled.value()),
+            adopt_existing: param(module_parameters::adopt_existing.value()),
             ring_kib: param(module_parameters::ring_kib.value()),
             initial_ring_kib: param(module_parameters::initial_ring_kib.value()),
             arena_mib: param(module_parameters::arena_mib.value()),

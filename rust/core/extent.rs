@@ -51,6 +51,25 @@ impl Extent {
         self.page
     }
 
+    /// The order of the smallest extent with room for `bytes`, or [`MAX_ORDER`].
+    ///
+    /// ```
+    /// use xenvmc_core::Extent;
+    ///
+    /// assert_eq!(Extent::order_for(1), 0);
+    /// assert_eq!(Extent::order_for(4097), 1);
+    /// assert_eq!(Extent::order_for(256 << 10), 6);
+    /// assert_eq!(Extent::order_for(u32::MAX), 10);
+    /// ```
+    pub const fn order_for(bytes: u32) -> u8 {
+        let mut order = 0;
+        while order < MAX_ORDER && 1u32.wrapping_shl(PAGE_SHIFT.wrapping_add(order as u32)) < bytes
+        {
+            order = order.wrapping_add(1);
+        }
+        order
+    }
+
     /// log2 of the number of pages, 0 to [`MAX_ORDER`].
     pub const fn order(&self) -> u8 {
         self.order

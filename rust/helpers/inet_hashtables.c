@@ -14,6 +14,36 @@ struct sock *xenvmc_helper_lookup_established_v6(const void *saddr, u16 sport, c
 	return __inet6_lookup_established(&init_net, saddr, (__force __be16)sport, daddr, dport, 0, 0);
 }
 
+struct inet_hashinfo *xenvmc_helper_tcp_hashinfo(void)
+{
+	return init_net.ipv4.tcp_death_row.hashinfo;
+}
+
+u32 xenvmc_helper_ehash_buckets(const struct inet_hashinfo *hashinfo)
+{
+	return hashinfo->ehash_mask + 1;
+}
+
+struct hlist_nulls_node *xenvmc_helper_ehash_first(struct inet_hashinfo *hashinfo, u32 bucket)
+{
+	return rcu_dereference(hlist_nulls_first_rcu(&hashinfo->ehash[bucket].chain));
+}
+
+struct hlist_nulls_node *xenvmc_helper_ehash_next(struct hlist_nulls_node *node)
+{
+	return rcu_dereference(hlist_nulls_next_rcu(node));
+}
+
+struct sock *xenvmc_helper_ehash_sock(struct hlist_nulls_node *node)
+{
+	return is_a_nulls(node) ? NULL : hlist_nulls_entry(node, struct sock, sk_nulls_node);
+}
+
+u32 xenvmc_helper_ehash_end(struct hlist_nulls_node *node)
+{
+	return get_nulls_value(node);
+}
+
 bool xenvmc_helper_sk_is_full(const struct sock *sk)
 {
 	return sk_fullsock(sk);

@@ -32,6 +32,11 @@ struct sk_buff *xenvmc_helper_alloc_skb_kernel(unsigned int size)
 	return alloc_skb(size, GFP_KERNEL);
 }
 
+struct sk_buff *xenvmc_helper_alloc_skb_atomic(unsigned int size)
+{
+	return alloc_skb(size, GFP_ATOMIC);
+}
+
 int xenvmc_helper_pskb_trim(struct sk_buff *skb, unsigned int len)
 {
 	return pskb_trim(skb, len);

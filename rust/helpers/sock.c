@@ -67,6 +67,13 @@ void xenvmc_helper_sk_set_nospace(struct sock *sk)
 	set_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
 }
 
+bool xenvmc_helper_sk_wants_space(struct sock *sk)
+{
+	const struct socket *sock = READ_ONCE(sk->sk_socket);
+
+	return sock && test_bit(SOCK_NOSPACE, &sock->flags);
+}
+
 void xenvmc_helper_sk_set_async_nospace(struct sock *sk)
 {
 	sk_set_bit(SOCKWQ_ASYNC_NOSPACE, sk);
@@ -115,6 +122,11 @@ bool xenvmc_helper_sk_is_tcp_protocol(const struct sock *sk)
 bool xenvmc_helper_sk_has_ipsec_policy(const struct sock *sk)
 {
 	return rcu_access_pointer(sk->sk_policy[0]) || rcu_access_pointer(sk->sk_policy[1]);
+}
+
+bool xenvmc_helper_sk_has_peek_offset(const struct sock *sk)
+{
+	return READ_ONCE(sk->sk_peek_off) >= 0;
 }
 
 bool xenvmc_helper_sk_has_filter(const struct sock *sk)

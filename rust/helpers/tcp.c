@@ -57,6 +57,16 @@ bool xenvmc_helper_tcp_wants_inq(const struct sock *sk)
 	return tcp_sk(sk)->recvmsg_inq;
 }
 
+bool xenvmc_helper_tcp_is_at_urgent(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->urg_data) && READ_ONCE(tcp_sk(sk)->urg_seq) == READ_ONCE(tcp_sk(sk)->copied_seq);
+}
+
+int xenvmc_helper_tcp_inq_hint(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->rcv_nxt) - READ_ONCE(tcp_sk(sk)->copied_seq) ?: sock_flag(sk, SOCK_DONE);
+}
+
 bool xenvmc_helper_tcp_in_repair(const struct sock *sk)
 {
 	return tcp_sk(sk)->repair;

@@ -301,19 +301,21 @@ impl<C: Connection> Adopted<C> {
         limit: usize,
         flags: Flags,
     ) -> Result<usize> {
-        message.limited(limit, |message| {
-            let len = message.len();
-            // SAFETY: as in `tcp_sendmsg`.
-            let received = unsafe {
-                methods::call_recvmsg(
-                    self.original,
-                    self.socket.as_ptr(),
-                    message.as_ptr(),
-                    len,
-                    flags,
-                )
-            };
-            kernel::error::to_result(received).map(|()| received as usize)
+        message.renewing_control(|message| {
+            message.limited(limit, |message| {
+                let len = message.len();
+                // SAFETY: as in `tcp_sendmsg`.
+                let received = unsafe {
+                    methods::call_recvmsg(
+                        self.original,
+                        self.socket.as_ptr(),
+                        message.as_ptr(),
+                        len,
+                        flags,
+                    )
+                };
+                kernel::error::to_result(received).map(|()| received as usize)
+            })
         })
     }
 
@@ -373,7 +375,7 @@ impl<'a, C: Connection> Guard<'a, C> {
             core::ptr::addr_of_mut!((*sk).__sk_common.skc_prot)
                 .write_volatile(adopted.original.cast_mut())
         };
-        crate::splice::restore(&self.locked);
+        crate::descriptor::restore(&self.locked);
         adopted.registry.remove(adopted);
         C::restored(self);
         // Who calls a method of a socket without descriptor does so with softirqs off (its timers, its softirqs, `release_cb`), in
@@ -396,7 +398,7 @@ impl<'a, C: Connection> Guard<'a, C> {
 
     /// Makes `splice` read through our `recvmsg` from now on. Needs a descriptor; does nothing when done already.
     pub fn replace_splice(&mut self) -> Result {
-        crate::splice::replace(&self.locked)
+        crate::descriptor::replace::<C>(&self.locked)
     }
 }
 

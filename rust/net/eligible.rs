@@ -131,6 +131,24 @@ pub fn needs_tcp(socket: &crate::socket::Socket) -> Option<Decline> {
     }
 }
 
+/// Returns which option, settable at any time without a method being called, wants bytes to be received from TCP alone. Any
+/// context.
+pub fn needs_tcp_to_receive(socket: &crate::socket::Socket) -> Option<Decline> {
+    let sk = socket.as_ptr();
+    // SAFETY: alive; plain reads.
+    unsafe {
+        if bindings::sk_has_filter(sk) {
+            Some(Decline::SocketFilter)
+        } else if bindings::sk_has_timestamps(sk) {
+            Some(Decline::Timestamps)
+        } else if bindings::sk_has_peek_offset(sk) {
+            Some(Decline::Option)
+        } else {
+            None
+        }
+    }
+}
+
 /// Whether the socket's route leaves through a netfront device. Socket locked.
 pub fn is_co_resident_route(locked: &Locked<'_>) -> bool {
     let sk = locked.socket().as_ptr();

@@ -15,11 +15,42 @@ use crate::error::{
     TCPHDR_FIN, //
 };
 use crate::socket::Locked;
+use kernel::alloc::Flags;
 use kernel::prelude::*;
 use net_sys as bindings;
 
 /// The most bytes that one packet of ours carries.
 const BYTES_PER_PACKET: usize = 16 * 1024;
+
+/// How the memory for what is inserted may be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// The caller may sleep.
+    MaySleep,
+    /// It may not.
+    Atomic,
+}
+
+impl Memory {
+    /// The flags for the kernel's allocators.
+    pub fn flags(self) -> Flags {
+        match self {
+            Self::MaySleep => GFP_KERNEL,
+            Self::Atomic => GFP_ATOMIC,
+        }
+    }
+
+    /// A packet with room for `len` bytes, or null.
+    fn packet(self, len: u32) -> *mut bindings::sk_buff {
+        // SAFETY: any size may be asked for; who says that it may sleep is in process context.
+        unsafe {
+            match self {
+                Self::MaySleep => bindings::alloc_skb_kernel(len),
+                Self::Atomic => bindings::alloc_skb_atomic(len),
+            }
+        }
+    }
+}
 
 /// Whether `a` comes before `b` in sequence space.
 fn before(a: u32, b: u32) -> bool {
@@ -39,20 +70,23 @@ impl Drop for Packets {
 }
 
 impl Packets {
-    fn fill(len: usize, mut copy: impl FnMut(usize, &mut [u8]) -> Result) -> Result<Self> {
+    fn fill(
+        len: usize,
+        memory: Memory,
+        mut copy: impl FnMut(usize, &mut [u8]) -> Result,
+    ) -> Result<Self> {
         let mut packets = Self(KVec::with_capacity(
             len.div_ceil(BYTES_PER_PACKET),
-            GFP_KERNEL,
+            memory.flags(),
         )?);
         let mut done = 0;
         while done < len {
             let part = (len - done).min(BYTES_PER_PACKET);
-            // SAFETY: process context.
-            let skb = unsafe { bindings::alloc_skb_kernel(part as u32) };
+            let skb = memory.packet(part as u32);
             if skb.is_null() {
                 return Err(ENOMEM);
             }
-            packets.0.push(skb, GFP_KERNEL)?;
+            packets.0.push(skb, memory.flags())?;
             // SAFETY: the packet has room for `part` bytes, which are zeroed here and ours alone.
             let bytes = unsafe {
                 let data = bindings::skb_put(skb, part as u32).cast::<u8>();
@@ -68,7 +102,7 @@ impl Packets {
 
 /// Inserts `len` bytes before sequence number `at`; `copy(offset, buffer)` fills buffers with them, in order.
 ///
-/// Process context, with the socket owned. Everything before `at` must have arrived (`at` is at most `rcv_nxt`, and at
+/// With the socket owned; `memory` says whether the caller may sleep. Everything before `at` must have arrived (`at` is at most `rcv_nxt`, and at
 /// least `copied_seq`).
 ///
 /// # Errors
@@ -79,6 +113,7 @@ pub fn insert(
     locked: &mut Locked<'_>,
     at: u32,
     len: usize,
+    memory: Memory,
     copy: impl FnMut(usize, &mut [u8]) -> Result,
 ) -> Result {
     let shift = u32::try_from(len).map_err(|_| EOVERFLOW)?;
@@ -92,8 +127,8 @@ pub fn insert(
     if locked.has_urgent() {
         return Err(eopnotsupp());
     }
-    let mut packets = Packets::fill(len, copy)?;
-    split_at(locked, at)?;
+    let mut packets = Packets::fill(len, memory, copy)?;
+    split_at(locked, at, memory)?;
     // SAFETY: the socket is owned, so that nobody else touches the receive queue; its packets carry TCP control blocks.
     unsafe {
         let queue = bindings::sk_receive_queue(sk);
@@ -145,7 +180,7 @@ pub fn insert(
 }
 
 /// Splits the packet that carries bytes on both sides of `at`, if there is one.
-fn split_at(locked: &mut Locked<'_>, at: u32) -> Result {
+fn split_at(locked: &mut Locked<'_>, at: u32, memory: Memory) -> Result {
     let sk = locked.socket().as_ptr();
     // SAFETY: as in `insert`.
     unsafe {
@@ -158,7 +193,7 @@ fn split_at(locked: &mut Locked<'_>, at: u32) -> Result {
             if before((*control).seq, at) && before(at, data_end) {
                 let head = at.wrapping_sub((*control).seq);
                 let tail = (*skb).len - head;
-                let rest = bindings::alloc_skb_kernel(tail);
+                let rest = memory.packet(tail);
                 if rest.is_null() {
                     return Err(ENOMEM);
                 }

@@ -4,7 +4,11 @@
 //!
 //! C headers: `include/linux/socket.h`, `include/linux/uio.h`.
 
-use kernel::ffi::c_int;
+use crate::socket::Socket;
+use kernel::ffi::{
+    c_int,
+    c_void, //
+};
 use kernel::iov::{
     IovIterDest,
     IovIterSource, //
@@ -60,6 +64,21 @@ impl Flags {
     }
 }
 
+impl Control {
+    fn of(raw: &bindings::msghdr) -> Self {
+        Self {
+            // SAFETY: both members of the union are the same pointer.
+            at: unsafe { raw.__bindgen_anon_1.msg_control },
+            len: raw.msg_controllen,
+        }
+    }
+
+    fn put(self, raw: &mut bindings::msghdr) {
+        raw.__bindgen_anon_1.msg_control = self.at;
+        raw.msg_controllen = self.len;
+    }
+}
+
 /// A message on its way through a socket call; alive for that call.
 ///
 /// # Invariants
@@ -67,6 +86,20 @@ impl Flags {
 /// `raw` is valid, and ours alone for the life of this object.
 pub struct Message<'a> {
     raw: &'a mut bindings::msghdr,
+    start: Start,
+}
+
+/// What a message had when its call began, of what calls of TCP's methods change.
+struct Start {
+    iter: bindings::iov_iter,
+    control: Control,
+}
+
+/// The buffer for control messages, or what is left of it.
+#[derive(Clone, Copy)]
+struct Control {
+    at: *mut c_void,
+    len: usize,
 }
 
 impl Message<'_> {
@@ -76,10 +109,14 @@ impl Message<'_> {
     ///
     /// `raw` must be the valid `msghdr` of a call in progress, and used by nobody else while this object lives.
     pub(crate) unsafe fn from_raw(raw: *mut bindings::msghdr) -> Self {
-        Self {
-            // SAFETY: the caller's promise.
-            raw: unsafe { &mut *raw },
-        }
+        // SAFETY: the caller's promise.
+        let raw = unsafe { &mut *raw };
+        let start = Start {
+            // SAFETY: an iterator is plain data; the copy is only ever put back into this message.
+            iter: unsafe { core::ptr::read(&raw.msg_iter) },
+            control: Control::of(raw),
+        };
+        Self { raw, start }
     }
 
     pub(crate) fn as_ptr(&mut self) -> *mut bindings::msghdr {
@@ -103,6 +140,65 @@ impl Message<'_> {
         let result = f(self);
         self.raw.msg_flags = flags;
         result
+    }
+
+    /// Goes back to where the call began: all of the buffers are to be filled again.
+    pub fn start_over(&mut self) {
+        // SAFETY: this message's own iterator, as it was in this call.
+        self.raw.msg_iter = unsafe { core::ptr::read(&self.start.iter) };
+    }
+
+    /// Runs `f`; if it fails, the message is where it was before.
+    pub fn all_or_nothing<R, E>(
+        &mut self,
+        f: impl FnOnce(&mut Self) -> core::result::Result<R, E>,
+    ) -> core::result::Result<R, E> {
+        // SAFETY: an iterator is plain data; the copy is put back into the same message, in the same call.
+        let before = unsafe { core::ptr::read(&self.raw.msg_iter) };
+        let result = f(self);
+        if result.is_err() {
+            self.raw.msg_iter = before;
+        }
+        result
+    }
+
+    /// Runs `f`, which calls TCP's `recvmsg`: if it succeeds, its control messages replace those of earlier calls.
+    pub(crate) fn renewing_control<R>(
+        &mut self,
+        f: impl FnOnce(&mut Self) -> kernel::error::Result<R>,
+    ) -> kernel::error::Result<R> {
+        let before = Control::of(self.raw);
+        self.start.control.put(self.raw);
+        let result = f(self);
+        if result.is_err() {
+            before.put(self.raw);
+        }
+        result
+    }
+
+    /// Whether the call is to say how many bytes are left unread: TCP_INQ, or io_uring on its own behalf.
+    pub fn wants_unread_count(&self, socket: &Socket) -> bool {
+        // SAFETY: alive and TCP.
+        self.raw.msg_get_inq() || unsafe { bindings::tcp_wants_inq(socket.as_ptr()) }
+    }
+
+    /// Says how many bytes are left unread, as TCP would, where `elsewhere` of them are not in TCP's queue. No other control
+    /// message stays. Process context.
+    pub fn set_unread_count(&mut self, socket: &Socket, elsewhere: usize) {
+        let sk = socket.as_ptr();
+        // SAFETY: alive and TCP, in both calls.
+        let (unread, as_control) =
+            unsafe { (bindings::tcp_inq_hint(sk), bindings::tcp_wants_inq(sk)) };
+        let elsewhere = c_int::try_from(elsewhere).unwrap_or(c_int::MAX);
+        self.raw.msg_inq = unread.saturating_add(elsewhere);
+        self.start.control.put(self.raw);
+        if as_control {
+            let (level, kind) = (bindings::SOL_TCP as c_int, bindings::TCP_CM_INQ as c_int);
+            let size = size_of::<c_int>() as c_int;
+            let value = (&raw mut self.raw.msg_inq).cast();
+            // SAFETY: the message of a receive call in progress; a value of that size.
+            unsafe { bindings::put_cmsg(self.raw, level, kind, size, value) };
+        }
     }
 
     /// Whether control messages came with the data.

@@ -398,6 +398,7 @@ unsafe extern "C" fn psock_update_sk_prot<C: Connection>(
                 return EBUSY.to_errno();
             }
             guard.restore();
+            adopted.wake_all();
             // SAFETY: `psock` is the new one of this locked socket; it took our table for the socket's own.
             unsafe { bindings::psock_set_proto(psock, adopted.original().cast_mut()) };
             adopted.original()

@@ -58,6 +58,17 @@ impl Shutdown {
         u32::from(self.0) & bindings::SEND_SHUTDOWN != 0
     }
 
+    /// What both close together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether nothing more can be received or sent.
+    pub fn is_full(self) -> bool {
+        self.receive() && self.send()
+    }
+
     pub(crate) fn from_raw(how: u8) -> Self {
         Self(how)
     }
@@ -95,6 +106,11 @@ impl Socket {
         let state =
             unsafe { core::ptr::addr_of!((*self.as_ptr()).__sk_common.skc_state).read_volatile() };
         u32::from(state)
+    }
+
+    /// Whether the connection is open both ways. Any context.
+    pub fn is_established(&self) -> bool {
+        self.state() == bindings::TCP_ESTABLISHED
     }
 
     /// Whether the socket's state is `TCP_ESTABLISHED` or `TCP_CLOSE_WAIT`, those in which it may send. Any context.
@@ -143,6 +159,12 @@ impl Socket {
         unsafe { bindings::tcp_received_data_seq(self.as_ptr()) }
     }
 
+    /// Whether the next byte of TCP's is urgent: a call that has bytes already ends before it. Any context.
+    pub fn is_at_urgent(&self) -> bool {
+        // SAFETY: alive and TCP.
+        unsafe { bindings::tcp_is_at_urgent(self.as_ptr()) }
+    }
+
     /// Resets the connection, as if the peer had, with `errno` (positive). Bytes that TCP has received can still be read.
     /// Process context, no lock held.
     pub fn abort(&self, errno: i32) {
@@ -156,6 +178,13 @@ impl Socket {
         // SAFETY: alive.
         let target = unsafe { bindings::sock_rcvlowat(self.as_ptr(), wait_all.into(), len) };
         usize::try_from(target).unwrap_or(1)
+    }
+
+    /// Returns SO_SNDBUF, bytes. Any context.
+    pub fn send_buffer(&self) -> usize {
+        // SAFETY: alive; an integer that is read with READ_ONCE semantics.
+        let bytes = unsafe { core::ptr::addr_of!((*self.as_ptr()).sk_sndbuf).read_volatile() };
+        usize::try_from(bytes).unwrap_or(0)
     }
 
     /// Returns SO_RCVTIMEO in jiffies; zero when the caller does not want to wait. Any context.
@@ -179,12 +208,23 @@ impl Socket {
         unsafe { bindings::sk_data_ready(self.as_ptr()) }
     }
 
-    /// Tells the socket's writers (sleepers, pollers, SIGIO) that there is room. Context as [`Self::data_ready`].
+    /// Tells the socket's writers (sleepers, pollers, SIGIO) that there is room, if one of them found none since they were told
+    /// last, as `tcp_check_space`. Context as [`Self::data_ready`].
     pub fn write_space(&self) {
-        // The callback looks at the `struct socket`, which is freed after an RCU grace period.
+        // Both look at the `struct socket`, which is freed after an RCU grace period.
         let _rcu = kernel::sync::rcu::read_lock();
         // SAFETY: alive; the callback is set for the whole life of a socket.
-        unsafe { bindings::sk_write_space(self.as_ptr()) }
+        unsafe {
+            if bindings::sk_wants_space(self.as_ptr()) {
+                bindings::sk_write_space(self.as_ptr());
+            }
+        }
+    }
+
+    /// Whether somebody wants SIGIO. Any context.
+    pub fn is_async(&self) -> bool {
+        // SAFETY: alive; one flag.
+        unsafe { bindings::sock_flag(self.as_ptr(), bindings::sock_flags_SOCK_FASYNC) }
     }
 
     /// Notes that a writer found no room, so that [`Self::write_space`] reports the room later. Process context, from a

@@ -17,6 +17,7 @@
 
 pub mod address;
 mod adopted;
+mod descriptor;
 mod eligible;
 mod error;
 mod grace;
@@ -27,10 +28,10 @@ mod message;
 mod methods;
 mod registry;
 mod socket;
-mod splice;
 mod tracepoint;
 mod tuple;
 mod wait;
+mod walk;
 
 pub use adopted::{
     Adopted,
@@ -41,6 +42,7 @@ pub use eligible::{
     is_co_resident_route,
     learn_callbacks,
     needs_tcp,
+    needs_tcp_to_receive,
     why_not_adopt,
     why_not_switch, //
 };
@@ -75,5 +77,6 @@ pub use wait::{
     restart,
     Woken, //
 };
+pub use walk::for_each_established;
 
 const __LOG_PREFIX: &[u8] = b"xenvmc\0";

@@ -10,7 +10,6 @@
 use kernel::{
     container_of,
     prelude::*,
-    static_lock_class,
     sync::{
         Arc,
         LockClassKey, //
@@ -58,7 +57,7 @@ macro_rules! new_task {
             $queue,
             $handler,
             kernel::c_str!($name),
-            kernel::static_lock_class!(),
+            [kernel::static_lock_class!(), kernel::static_lock_class!()],
         )
     };
 }
@@ -87,7 +86,8 @@ unsafe impl<H: Run> Send for Task<H> {}
 unsafe impl<H: Run> Sync for Task<H> {}
 
 impl<H: Run> Task<H> {
-    /// Makes a task that is not asked for yet; [`new_task!`](crate::new_task) gives it its name and its class for lockdep.
+    /// Makes a task that is not asked for yet; [`new_task!`](crate::new_task) gives it its name and its classes for lockdep,
+    /// that of the work and that of its timer.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl<H: Run> Task<H> {
         queue: Queue,
         handler: Arc<H>,
         name: &'static CStr,
-        class: Pin<&'static LockClassKey>,
+        classes: [Pin<&'static LockClassKey>; 2],
     ) -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
@@ -109,7 +109,7 @@ impl<H: Run> Task<H> {
                             Some(Self::call),
                             false,
                             name.as_char_ptr(),
-                            class.as_ptr(),
+                            classes[0].as_ptr(),
                         )
                     };
                     // SAFETY: `slot` is valid for writes; the timer is part of a delayed work and
@@ -119,8 +119,8 @@ impl<H: Run> Task<H> {
                             &raw mut (*slot).timer,
                             Some(xen_sys::delayed_work_timer_fn),
                             xen_sys::TIMER_IRQSAFE,
-                            c"xenvmc_task".as_char_ptr(),
-                            static_lock_class!().as_ptr(),
+                            name.as_char_ptr(),
+                            classes[1].as_ptr(),
                         )
                     };
                 }),

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `splice` from an adopted socket.
+//! What of an adopted socket does not go through `sk_prot` but through `sock->ops`: `splice` from it, and SO_RCVLOWAT.
 //!
-//! `splice_read` does not go through `sk_prot` but through `sock->ops`, and TCP's looks at TCP's queue only. A derived
-//! table without it makes the socket layer read through `recvmsg` instead. One such table exists for each of TCP's two.
+//! TCP's `splice_read` looks at TCP's queue only. A derived table without it makes the socket layer read through `recvmsg`
+//! instead. One such table exists for each of TCP's two.
 //!
 //! C header: `include/linux/net.h`.
 
+use crate::adopted::{
+    Adopted,
+    Connection, //
+};
 use crate::error::{
     enotconn,
     eopnotsupp, //
@@ -48,7 +52,7 @@ fn place(locked: &Locked<'_>) -> Option<*mut *const bindings::proto_ops> {
 /// # Errors
 ///
 /// `ENOTCONN` without a descriptor, `EOPNOTSUPP` if the table is neither TCP's nor ours.
-pub(crate) fn replace(locked: &Locked<'_>) -> Result {
+pub(crate) fn replace<C: Connection>(locked: &Locked<'_>) -> Result {
     let place = place(locked).ok_or_else(enotconn)?;
     // SAFETY: valid; readers elsewhere use READ_ONCE, the only writers hold the socket lock.
     let current = unsafe { place.read_volatile() };
@@ -64,6 +68,7 @@ pub(crate) fn replace(locked: &Locked<'_>) -> Result {
                 // SAFETY: one of the kernel's static tables.
                 let mut table = unsafe { core::ptr::read(original) };
                 table.splice_read = None;
+                table.set_rcvlowat = Some(set_rcvlowat::<C>);
                 derived.populate(Table(table));
             }
             let table = derived.as_ref().ok_or(EAGAIN)?;
@@ -89,4 +94,31 @@ pub(crate) fn restore(locked: &Locked<'_>) {
             unsafe { place.write_volatile(original) };
         }
     }
+}
+
+/// A method of an adopted socket's descriptor.
+///
+/// # Safety
+///
+/// Only the socket layer calls it, as the method of that name in `struct proto_ops`.
+unsafe extern "C" fn set_rcvlowat<C: Connection>(
+    sk: *mut kernel::bindings::sock,
+    value: kernel::ffi::c_int,
+) -> kernel::ffi::c_int {
+    // SAFETY: a static table; the arguments are the caller's own.
+    let result = unsafe {
+        match bindings::inet_stream_ops.set_rcvlowat {
+            Some(method) => method(sk, value),
+            None => 0,
+        }
+    };
+    let _rcu = kernel::sync::rcu::read_lock();
+    // SAFETY: called for a live socket; in an RCU read-side section.
+    if let Ok(adopted) = unsafe { Adopted::<C>::of(sk.cast()) } {
+        if C::is_readable(&adopted) {
+            // TCP has told whoever waits only if there is enough in its own queue.
+            adopted.socket().data_ready();
+        }
+    }
+    result
 }
