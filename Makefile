@@ -6,6 +6,8 @@
 #     make install          those of KDIR (default: the running kernel) into /lib/modules/…/updates
 #     make check            formats, lints, documents, layers
 #     make test             all tests; ends with "N passed, N failed"
+#     make debug-kernel     the kernel for the guests that checks itself (lockdep, KASAN, kmemleak, …), into the cache
+#     make test-debug       the lab tests with that kernel in the guests
 #     make demo             netperf between two guests, without and with the modules (QUICK=1: a subset)
 #     make bench            the ring alone, on this host
 #     make update           look for a newer kernel, and take it for the toolbox
@@ -33,6 +35,12 @@ check:
 test:
 	@scripts/test
 
+debug-kernel:
+	@$(toolbox) scripts/debug-kernel
+
+test-debug: all
+	@tests/run --debug-kernel
+
 demo:
 	@QUICK=$(QUICK) scripts/demo
 
@@ -48,4 +56,4 @@ clean:
 distclean: clean
 	@scripts/toolbox remove
 
-.PHONY: all install check test demo bench update clean distclean
+.PHONY: all install check test debug-kernel test-debug demo bench update clean distclean

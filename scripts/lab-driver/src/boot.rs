@@ -16,7 +16,7 @@ use lab_agent::wire::Request;
 
 use crate::{
     checkout::Checkout,
-    client, guest, image, interrupt,
+    client, debug, guest, image, interrupt,
     lab::Lab,
     machine::Machine,
     options::Options,
@@ -30,14 +30,20 @@ use crate::{
 /// Least memory of a guest when nobody says otherwise, in MiB.
 const GUEST_MEMORY: u64 = 512;
 
-/// Dom0's memory without the guests' image, in MiB.
-const DOM0_MEMORY: u64 = 640;
+/// The same with the debug kernel, which keeps a byte for every eight and what it knows about each of its objects.
+const DEBUG_GUEST_MEMORY: u64 = 768;
+
+/// Dom0's memory without the guests' kernel and image, in MiB.
+const DOM0_MEMORY: u64 = 520;
 
 /// Time in which Dom0 must have come up.
 const DOM0_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Time in which a guest must have come up, after its creation.
 const GUEST_TIMEOUT: Duration = Duration::from_secs(240);
+
+/// The same with the debug kernel.
+const DEBUG_GUEST_TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Time in which a guest must have been created.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(240);
@@ -107,9 +113,16 @@ fn make(
     progress: &mut Progress,
 ) -> Result<Lab> {
     progress.say("1/5 images");
-    let images = image::prepare(&checkout.agent(), &options.packages, &mut |note| {
-        progress.say(note)
-    })?;
+    let debug_kernel = match options.debug_kernel {
+        true => Some(debug::prepare(checkout)?),
+        false => None,
+    };
+    let images = image::prepare(
+        &checkout.agent(),
+        &options.packages,
+        debug_kernel.as_deref(),
+        &mut |note| progress.say(note),
+    )?;
     interrupt::check()?;
     state::forget(directory)?;
     let share = directory.join("share");
@@ -119,14 +132,17 @@ fn make(
     }
     image::place(&images.xen, &directory.join("xen"))?;
     image::place(&images.vmlinux, &directory.join("vmlinux"))?;
-    let image_size = image::initramfs(&images, &directory.join("dom0.img"))? >> 20;
+    let sizes = image::initramfs(&images, &directory.join("dom0.img"))?;
+    let [kernel_size, image_size] = sizes.map(|size| size >> 20);
+    let least = match options.debug_kernel {
+        true => DEBUG_GUEST_MEMORY,
+        false => GUEST_MEMORY,
+    };
     // The image is there twice while it is unpacked, and at most nine tenths of the memory are files.
     let needed = 160 + image_size * 5 / 2;
     let memory = Memory {
-        dom0: DOM0_MEMORY + image_size * 2,
-        guest: options
-            .memory
-            .unwrap_or_else(|| GUEST_MEMORY.max(needed + 256)),
+        dom0: DOM0_MEMORY + (kernel_size + image_size) * 2,
+        guest: options.memory.unwrap_or(least.max(needed + 256)),
     };
     if memory.guest < needed {
         bail!("the guests need {needed} MiB of memory to unpack their image");
@@ -155,10 +171,14 @@ fn make(
         .success()
         .with_context(|| format!("creation of {machine}"))?;
     }
+    let timeout = match options.debug_kernel {
+        true => DEBUG_GUEST_TIMEOUT,
+        false => GUEST_TIMEOUT,
+    };
     for machine in lab.guests() {
         progress.say(&format!("4/5 {machine} of {} boots", options.guests));
         let booted = format!("lab: {machine} is up");
-        wait_for(&lab, machine, GUEST_TIMEOUT, &mut |lab| {
+        wait_for(&lab, machine, timeout, &mut |lab| {
             progress.still("booting");
             lab.console(machine).contains(&booted)
         })?;
@@ -280,7 +300,12 @@ fn modules(
     options: &Options,
     progress: &mut Progress,
 ) -> Result<()> {
-    let built = [BACKEND, FRONTEND].map(|name| checkout.module(name));
+    let guests = match options.debug_kernel {
+        true => debug::MODULES,
+        false => "modules",
+    };
+    let built = [("modules", BACKEND), (guests, FRONTEND)]
+        .map(|(output, name)| checkout.module(output, name));
     let [Some(backend), Some(frontend)] = &built else {
         progress.say("5/5 no modules: build/modules has none");
         return Ok(());

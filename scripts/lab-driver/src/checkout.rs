@@ -52,8 +52,13 @@ impl Checkout {
             .join("build/cargo/x86_64-unknown-linux-gnu/release/lab-agent")
     }
 
-    /// A module, when it has been built.
-    pub(crate) fn module(&self, name: &str) -> Option<PathBuf> {
-        Some(self.0.join("build/modules").join(name)).filter(|path| Path::is_file(path))
+    /// A module, when it has been built; `output` is the directory of the modules for one kernel.
+    pub(crate) fn module(&self, output: &str, name: &str) -> Option<PathBuf> {
+        Some(self.0.join("build").join(output).join(name)).filter(|path| Path::is_file(path))
+    }
+
+    /// One of the scripts.
+    pub(crate) fn script(&self, name: &str) -> PathBuf {
+        self.0.join("scripts").join(name)
     }
 }

@@ -12,12 +12,20 @@ use crate::{
 const KERNEL_ARGUMENTS: &str = "console=hvc0 loglevel=5 mitigations=off oops=panic panic=-1 \
      initramfs_options=size=90%";
 
+/// More for the debug kernel: each bad access is reported, not only the first one.
+const DEBUG_ARGUMENTS: &str = "kasan_multi_shot";
+
 /// What `xl create` reads. The first interface is on the network under test, the second one on
 /// that of the agents.
 pub(crate) fn configuration(number: u8, options: &Options, memory: u64) -> String {
     let name = Machine::Guest(number);
     let kind = options.kind.name();
     let vcpus = options.vcpus;
+    let more = if options.debug_kernel {
+        DEBUG_ARGUMENTS
+    } else {
+        ""
+    };
     // Without it each rdtscp traps, which ends in Xen's decoder under emulation.
     let time = match options.kind {
         GuestType::Pvh => "tsc_mode = \"native\"\n",
@@ -28,7 +36,7 @@ pub(crate) fn configuration(number: u8, options: &Options, memory: u64) -> Strin
          type = \"{kind}\"\n\
          kernel = \"/boot/vmlinux\"\n\
          ramdisk = \"/boot/guest.img\"\n\
-         cmdline = \"{KERNEL_ARGUMENTS} lab_guest={number}\"\n\
+         cmdline = \"{KERNEL_ARGUMENTS} {more} lab_guest={number}\"\n\
          memory = {memory}\n\
          vcpus = {vcpus}\n\
          {time}\

@@ -22,6 +22,7 @@
 mod boot;
 mod checkout;
 mod client;
+mod debug;
 mod guest;
 mod health;
 mod image;

@@ -41,7 +41,7 @@ pub struct Options {
     /// Virtual CPUs of each guest.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub vcpus: u8,
-    /// Memory of each guest in MiB; at least 512, and what the packages need, when not given.
+    /// Memory of each guest in MiB; at least 512 (768 with the debug kernel), and what the packages need, when not given.
     #[arg(long, value_parser = clap::value_parser!(u64).range(128..))]
     pub memory: Option<u64>,
     /// Debian packages for the guests, with all that they depend on.
@@ -50,6 +50,10 @@ pub struct Options {
     /// Put the modules into the machines, but don't load them.
     #[arg(long)]
     pub no_modules: bool,
+    /// Let the guests run the kernel with checks (scripts/debug-kernel); it and the module for it are made if need be.
+    #[arg(long)]
+    #[serde(default)]
+    pub debug_kernel: bool,
     /// CPUs of the emulated machine.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub smp: u8,
@@ -64,6 +68,7 @@ impl Default for Options {
             memory: None,
             packages: Vec::new(),
             no_modules: false,
+            debug_kernel: false,
             smp: 2,
         }
     }

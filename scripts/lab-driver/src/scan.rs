@@ -3,7 +3,7 @@
 //! Finds the lines of a kernel's or of Xen's log that no test may leave behind.
 
 /// What such a line contains.
-const SIGNS: [&str; 21] = [
+const SIGNS: [&str; 25] = [
     "BUG:",
     "kernel BUG",
     "WARNING:",
@@ -23,6 +23,11 @@ const SIGNS: [&str; 21] = [
     "refcount_t:",
     "list_add corruption",
     "unregister_netdevice: waiting",
+    // These come from kernels that check themselves, besides some that are above: KASAN and lockdep say BUG or WARNING.
+    "INFO: lockdep is turned off",
+    "INFO: trying to register non-static key",
+    "ODEBUG:",
+    "UBSAN:",
     "Xen BUG at",
     "Panic on CPU",
 ];

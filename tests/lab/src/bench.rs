@@ -30,6 +30,9 @@ pub(crate) const GUEST2: Machine = Machine::Guest(2);
 /// Both.
 pub(crate) const GUESTS: [Machine; 2] = [GUEST1, GUEST2];
 
+/// Where the conformance suite is in the guests.
+pub(crate) const CONFORMANCE: &str = "/bin/xenvmc-conformance";
+
 /// Where the modules show what they do.
 const REPORTS: &str = "/sys/kernel/debug/xenvmc";
 
@@ -42,8 +45,30 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often we look.
 const LOOK_PERIOD: Duration = Duration::from_millis(200);
 
+/// Where kmemleak takes orders, and reports.
+const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
+
+/// Finds memory that nothing points to. What is younger than five seconds is not reported, nor what has changed since the scan
+/// before.
+const SCAN: &str = "sleep 5; for n in 1 2; do echo scan >/sys/kernel/debug/kmemleak || exit; done; \
+     cat /sys/kernel/debug/kmemleak";
+
+/// Time for that: each scan reads the whole memory.
+const SCAN_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// The first port that tests listen on.
 const FIRST_PORT: u16 = 20000;
+
+/// How many times as long as usual everything may take with the debug kernel.
+const DEBUG_FACTOR: u32 = 4;
+
+/// Time for what usually has so much, in this lab.
+pub(crate) fn patience(lab: &Lab, usual: Duration) -> Duration {
+    match lab.options().debug_kernel {
+        true => usual * DEBUG_FACTOR,
+        false => usual,
+    }
+}
 
 /// A lab, for one test after the other.
 pub(crate) struct Bench {
@@ -62,10 +87,11 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Prepares a lab that is up.
-    pub(crate) fn new(lab: Lab, program: &Path) -> Result<Self> {
+    /// Prepares a lab that is up; `programs` is where those for the guests are.
+    pub(crate) fn new(lab: Lab, programs: &Path) -> Result<Self> {
         for guest in GUESTS {
-            lab.push(program, guest, PROGRAM)?;
+            lab.push(&programs.join("xenvmc-peer"), guest, PROGRAM)?;
+            lab.push(&programs.join("xenvmc-conformance"), guest, CONFORMANCE)?;
         }
         Ok(Self {
             lab: Arc::new(lab),
@@ -82,6 +108,41 @@ impl Bench {
     /// The lab.
     pub(crate) fn lab(&self) -> &Arc<Lab> {
         &self.lab
+    }
+
+    /// Whether the guests' kernel checks itself.
+    pub(crate) fn has_debug_kernel(&self) -> bool {
+        self.lab.options().debug_kernel
+    }
+
+    /// Makes sure that the debug kernel's checks are on; what they have found until now is not the tests' business.
+    pub(crate) fn begin_checks(&self) -> Result<()> {
+        if !self.has_debug_kernel() {
+            return Ok(());
+        }
+        for guest in GUESTS {
+            let line = "grep -q 'debug_locks: *1' /proc/lockdep_stats";
+            self.shell(guest, line).context("lockdep is off")?;
+        }
+        self.unreferenced()?;
+        for guest in GUESTS {
+            self.shell(guest, &format!("echo clear >{KMEMLEAK}"))?;
+        }
+        Ok(())
+    }
+
+    /// What the guests' kernels have allocated since the checks began and lost.
+    pub(crate) fn unreferenced(&self) -> Result<[String; 2]> {
+        let lab = &self.lab;
+        let scan = move |guest| {
+            let scan = lab.command(guest, &["/bin/sh", "-c", SCAN]);
+            Ok::<_, anyhow::Error>(scan.timeout(SCAN_TIMEOUT).run()?.success()?.text())
+        };
+        thread::scope(|scope| {
+            let scans = GUESTS.map(|guest| scope.spawn(move || scan(guest)));
+            let [first, second] = scans.map(|scan| scan.join().expect("a scan panicked"));
+            Ok([first?, second?])
+        })
     }
 
     /// Ends the lab.
@@ -153,7 +214,7 @@ impl Bench {
     pub(crate) fn try_shell(&self, machine: Machine, line: &str) -> Result<Output> {
         self.lab
             .command(machine, &["/bin/sh", "-c", line])
-            .timeout(COMMAND_TIMEOUT)
+            .timeout(patience(&self.lab, COMMAND_TIMEOUT))
             .run()
     }
 
@@ -307,10 +368,10 @@ impl Bench {
 
     /// Waits until something is so.
     pub(crate) fn wait(&self, what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
-        let start = Instant::now();
+        let (start, timeout) = (Instant::now(), patience(&self.lab, TIMEOUT));
         while !is_so()? {
-            if start.elapsed() > TIMEOUT {
-                bail!("this has not come true in {} s: {what}", TIMEOUT.as_secs());
+            if start.elapsed() > timeout {
+                bail!("this has not come true in {} s: {what}", timeout.as_secs());
             }
             thread::sleep(LOOK_PERIOD);
         }

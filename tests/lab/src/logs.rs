@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use anyhow::{Context, Result};
 use lab_driver::{Lab, Machine, scan};
 
+use crate::bench::patience;
+
 /// Time for reading a log.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -85,7 +87,7 @@ impl Logs {
 fn run(lab: &Lab, machine: Machine, argv: &[&str]) -> Result<String> {
     Ok(lab
         .command(machine, argv)
-        .timeout(TIMEOUT)
+        .timeout(patience(lab, TIMEOUT))
         .run()?
         .success()?
         .text()

@@ -18,6 +18,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use lab_driver::{Lab, Machine, Stream};
 
+use crate::bench::patience;
+
 /// Where the program is in the guests.
 pub(crate) const PROGRAM: &str = "/bin/xenvmc-peer";
 
@@ -148,6 +150,7 @@ impl Read for Orders {
 /// The process. It ends when this is dropped.
 pub(crate) struct Peer {
     machine: Machine,
+    timeout: Duration,
     orders: Sender<Vec<u8>>,
     shared: Arc<Shared>,
     last: AtomicU64,
@@ -158,6 +161,7 @@ impl Peer {
     pub(crate) fn start(lab: &Arc<Lab>, machine: Machine) -> Result<Arc<Self>> {
         let (orders, incoming) = mpsc::channel();
         let shared = Arc::new(Shared::default());
+        let timeout = patience(lab, TIMEOUT);
         let (lab, to) = (lab.clone(), shared.clone());
         thread::spawn(move || {
             let command = lab.command(machine, &[PROGRAM]).input(Orders(incoming));
@@ -177,6 +181,7 @@ impl Peer {
         });
         let peer = Arc::new(Self {
             machine,
+            timeout,
             orders,
             shared,
             last: AtomicU64::new(0),
@@ -237,7 +242,7 @@ impl Peer {
     pub(crate) fn kill(self: &Arc<Self>) -> Result<()> {
         // There is no answer to this one.
         self.order("die")?;
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + self.timeout;
         let mut inbox = self.shared.lock();
         while inbox.end.is_none() {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -268,7 +273,7 @@ impl Pending {
     /// Waits for the answer.
     pub(crate) fn wait(self) -> Result<Answer> {
         let (machine, what) = (self.peer.machine, &self.what);
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = Instant::now() + self.peer.timeout;
         let shared = &self.peer.shared;
         let mut inbox = shared.lock();
         loop {
@@ -290,7 +295,7 @@ impl Pending {
             ensure!(
                 !left.is_zero(),
                 "{machine}: {what}: hangs, no end after {} s",
-                TIMEOUT.as_secs()
+                self.peer.timeout.as_secs()
             );
             inbox = shared
                 .news

@@ -15,7 +15,7 @@ use lab_driver::{GuestType, Lab, Machine, Options, Progress, interrupt};
 
 use crate::{
     bench::{Bench, GUESTS},
-    cases::{self, Case},
+    cases::{self, Case, Wanted},
 };
 
 /// What is kept of a guest when a test has failed, besides the logs: reports of the module, and
@@ -31,9 +31,41 @@ const EMULATOR_TRIES: u32 = 3;
 /// Lines of the logs that are shown of a failed test; all are kept.
 const PROBLEMS_SHOWN: usize = 6;
 
+/// What the tests run in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Setting {
+    /// Guests of this type, with Debian's kernel.
+    Plain(GuestType),
+    /// PVH guests with the kernel that checks itself.
+    Debug,
+}
+
+impl Setting {
+    /// What the names of the tests in it begin with.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain(kind) => kind.name(),
+            Self::Debug => "debug",
+        }
+    }
+
+    fn options(self) -> Options {
+        let kind = match self {
+            Self::Plain(kind) => kind,
+            Self::Debug => GuestType::Pvh,
+        };
+        Options {
+            kind,
+            debug_kernel: self == Self::Debug,
+            no_modules: true,
+            ..Options::default()
+        }
+    }
+}
+
 /// The tests, and what has come of them so far.
 pub(crate) struct Suite {
-    program: PathBuf,
+    programs: PathBuf,
     directory: PathBuf,
     words: Vec<String>,
     keep: bool,
@@ -42,16 +74,16 @@ pub(crate) struct Suite {
 }
 
 impl Suite {
-    /// Tests whose names contain one of the words, or all if there are none. `program` is what runs
-    /// in guests; `directory` is for what failed tests leave.
+    /// Tests whose names contain one of the words, or all if there are none. `programs` is where
+    /// what runs in guests is; `directory` is for what failed tests leave.
     pub(crate) fn new(
-        program: PathBuf,
+        programs: PathBuf,
         directory: PathBuf,
         words: Vec<String>,
         keep: bool,
     ) -> Self {
         Self {
-            program,
+            programs,
             directory,
             words,
             keep,
@@ -61,16 +93,16 @@ impl Suite {
     }
 
     /// Runs the tests for one type of guests.
-    pub(crate) fn run(&mut self, kind: GuestType) -> Result<()> {
+    pub(crate) fn run(&mut self, setting: Setting) -> Result<()> {
         let wanted: Vec<&Case> = cases::ALL
             .iter()
-            .filter(|case| self.wants(case, kind))
+            .filter(|case| self.wants(case, setting))
             .collect();
         let mut bench = None;
         for case in wanted {
-            let name = format!("{}::{}", kind.name(), case.name);
+            let name = format!("{}::{}", setting.name(), case.name);
             let start = Instant::now();
-            let mut result = self.try_once(&mut bench, kind, case, &name);
+            let mut result = self.try_once(&mut bench, setting, case, &name);
             for _ in 0..EMULATOR_TRIES {
                 if result.is_ok() || interrupt::pending() {
                     break;
@@ -85,7 +117,7 @@ impl Suite {
                 let kept = self.kept_in(&format!("{name}.emulator"));
                 let _ = fs::remove_dir_all(&kept);
                 fs::rename(self.kept_in(&name), kept)?;
-                result = self.try_once(&mut bench, kind, case, &name);
+                result = self.try_once(&mut bench, setting, case, &name);
             }
             if interrupt::pending() {
                 break;
@@ -122,27 +154,24 @@ impl Suite {
         self.failed == 0
     }
 
-    fn wants(&self, case: &Case, kind: GuestType) -> bool {
-        let name = format!("{}::{}", kind.name(), case.name);
-        let on_kind = kind == GuestType::Pvh || case.on_pv;
-        on_kind
-            && (self.words.is_empty() || self.words.iter().any(|word| name.contains(word.as_str())))
+    fn wants(&self, case: &Case, setting: Setting) -> bool {
+        let name = format!("{}::{}", setting.name(), case.name);
+        let is_chosen = self.words.is_empty()
+            || case.wanted == Wanted::Debug
+            || self.words.iter().any(|word| name.contains(word.as_str()));
+        is_chosen && case.runs_in(setting)
     }
 
     /// The lab, made if there is none.
-    fn bench<'a>(&self, bench: &'a mut Option<Bench>, kind: GuestType) -> Result<&'a Bench> {
+    fn bench<'a>(&self, bench: &'a mut Option<Bench>, setting: Setting) -> Result<&'a Bench> {
         if bench.is_none() {
-            let name = format!("tests-{}", kind.name());
+            let name = format!("tests-{}", setting.name());
             Lab::down_by_name(&name)?;
-            let options = Options {
-                kind,
-                no_modules: true,
-                ..Options::default()
-            };
-            let lab = Lab::up(&name, &options, &mut Progress::to_stderr())?;
-            let made = Bench::new(lab, &self.program)?;
+            let lab = Lab::up(&name, &setting.options(), &mut Progress::to_stderr())?;
+            let made = Bench::new(lab, &self.programs)?;
             // What the machines said while they booted is not the tests' business.
             drop(made.take_logs());
+            made.begin_checks()?;
             *bench = Some(made);
         }
         bench.as_ref().context("no lab")
@@ -152,14 +181,14 @@ impl Suite {
     fn try_once(
         &self,
         bench: &mut Option<Bench>,
-        kind: GuestType,
+        setting: Setting,
         case: &Case,
         name: &str,
     ) -> Result<()> {
         // What an earlier run has left would be taken for this one's.
         let _ = fs::remove_dir_all(self.kept_in(name));
         let bench = self
-            .bench(bench, kind)
+            .bench(bench, setting)
             .context("the lab does not come up")?;
         self.attempt(bench, case, name)
     }
@@ -240,10 +269,14 @@ impl Suite {
     }
 }
 
-/// Whether a lab in which a test has failed is as good as a new one.
+/// Whether a lab in which a test has failed is as good as a new one. One with the debug kernel never is: lockdep's first
+/// report is its last one.
 fn is_usable(bench: &Bench) -> bool {
     bench.set_dirty();
-    let usable = !bench.is_spent() && bench.reset().is_ok() && bench.after().is_ok();
+    let usable = !bench.has_debug_kernel()
+        && !bench.is_spent()
+        && bench.reset().is_ok()
+        && bench.after().is_ok();
     usable && bench.take_logs().problems().is_empty()
 }
 

@@ -115,16 +115,25 @@ pub(super) fn dom0(out: impl Write, release: &str, agent: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the guests' image, packages apart.
+/// Writes the guests' image, packages apart, for the toolbox' kernel or for that of another build directory, which has
+/// everything built in.
 ///
 /// # Errors
 ///
 /// As for [`dom0`].
-pub(super) fn guest(out: impl Write, release: &str, agent: &Path) -> Result<()> {
+pub(super) fn guest(
+    out: impl Write,
+    release: &str,
+    debug_kernel: Option<&Path>,
+    agent: &Path,
+) -> Result<()> {
     let mut archive = Archive::new(out);
     base(&mut archive, agent, include_bytes!("files/guest-boot"))?;
     programs::add(&mut archive, &GUEST_PROGRAMS)?;
-    modules::add(&mut archive, release, &GUEST_MODULES)?;
+    match debug_kernel {
+        None => modules::add(&mut archive, release, &GUEST_MODULES)?,
+        Some(directory) => modules::add_built_in(&mut archive, directory)?,
+    }
     archive.finish()?;
     Ok(())
 }

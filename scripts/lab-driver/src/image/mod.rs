@@ -25,19 +25,21 @@ use cache::Key;
 pub(crate) struct Images {
     /// The hypervisor, for QEMU.
     pub(crate) xen: PathBuf,
-    /// The kernel of Dom0 and of the guests.
+    /// The kernel of Dom0.
     pub(crate) vmlinux: PathBuf,
+    /// The kernel of the guests.
+    pub(crate) guest_vmlinux: PathBuf,
     /// Dom0's image.
     pub(crate) dom0: PathBuf,
     /// The guests' image.
     pub(crate) guest: PathBuf,
     /// What goes behind the guests' image.
     pub(crate) layer: Option<PathBuf>,
-    /// Release of the kernel.
+    /// Release of Dom0's kernel.
     pub(crate) release: String,
 }
 
-/// Finds or makes the files.
+/// Finds or makes the files. `debug_kernel` is the build directory of the guests' kernel, if it is not that of Dom0.
 ///
 /// # Errors
 ///
@@ -45,6 +47,7 @@ pub(crate) struct Images {
 pub(crate) fn prepare(
     agent: &Path,
     packages: &[String],
+    debug_kernel: Option<&Path>,
     note: &mut dyn FnMut(&str),
 ) -> Result<Images> {
     let release = kernel::release()?;
@@ -55,12 +58,15 @@ pub(crate) fn prepare(
     key.add_file(agent)?;
     key.add_file(Path::new("/var/lib/dpkg/status"))?;
     key.add(release.as_bytes());
+    if let Some(directory) = debug_kernel {
+        key.add(directory.as_os_str().as_encoded_bytes());
+    }
     let images = cache::entry("images", key, |directory| {
         note("making the images of Dom0 and the guests");
         let create =
             |name: &str| -> Result<_> { Ok(BufWriter::new(File::create(directory.join(name))?)) };
         contents::dom0(create("dom0.img")?, &release, agent)?;
-        contents::guest(create("guest.img")?, &release, agent)?;
+        contents::guest(create("guest.img")?, &release, debug_kernel, agent)?;
         fs::write(directory.join("vmlinux"), kernel::vmlinux(&release)?)?;
         let packed = fs::read(&hypervisor).with_context(|| hypervisor.display().to_string())?;
         Ok(fs::write(directory.join("xen"), kernel::unpack(&packed)?)?)
@@ -72,6 +78,7 @@ pub(crate) fn prepare(
     Ok(Images {
         xen: images.join("xen"),
         vmlinux: images.join("vmlinux"),
+        guest_vmlinux: debug_kernel.unwrap_or(&images).join("vmlinux"),
         dom0: images.join("dom0.img"),
         guest: images.join("guest.img"),
         layer,
@@ -92,19 +99,20 @@ pub(crate) fn place(source: &Path, target: &Path) -> Result<()> {
 }
 
 /// Writes Dom0's initramfs of a lab: Dom0's image and, in it, the guests' kernel and image. Returns
-/// the size of the guests' image in bytes.
+/// the sizes of those two in bytes.
 ///
 /// # Errors
 ///
 /// Those of the file system.
-pub(crate) fn initramfs(images: &Images, target: &Path) -> Result<u64> {
+pub(crate) fn initramfs(images: &Images, target: &Path) -> Result<[u64; 2]> {
     let mut out = File::create(target).with_context(|| target.display().to_string())?;
     io::copy(&mut File::open(&images.dom0)?, &mut out)?;
     let layers: Vec<&Path> = std::iter::once(&images.guest)
         .chain(&images.layer)
         .map(PathBuf::as_path)
         .collect();
-    contents::guest_files(BufWriter::new(out), &images.vmlinux, &layers)?;
+    contents::guest_files(BufWriter::new(out), &images.guest_vmlinux, &layers)?;
     let sizes = layers.iter().map(|layer| Ok(fs::metadata(layer)?.len()));
-    sizes.sum()
+    let image = sizes.sum::<Result<u64>>()?;
+    Ok([fs::metadata(&images.guest_vmlinux)?.len(), image])
 }

@@ -36,6 +36,27 @@ pub(crate) fn add<W: Write>(archive: &mut Archive<W>, release: &str, names: &[&s
     Ok(())
 }
 
+/// Puts in what lets modprobe see that the kernel of a build directory has its modules built in.
+///
+/// # Errors
+///
+/// It was not built.
+pub(crate) fn add_built_in<W: Write>(archive: &mut Archive<W>, directory: &Path) -> Result<()> {
+    let read = |name: &str| {
+        let path = directory.join(name);
+        fs::read_to_string(&path).with_context(|| path.display().to_string())
+    };
+    let release = read("include/config/kernel.release")?;
+    let base = Path::new("/usr/lib/modules").join(release.trim_end());
+    archive.file(
+        base.join("modules.builtin"),
+        0o644,
+        read("modules.builtin")?.as_bytes(),
+    )?;
+    archive.file(base.join("modules.dep"), 0o644, b"")?;
+    Ok(())
+}
+
 /// What `modules.dep` says.
 struct Index {
     /// Path of a module to the paths of all modules that it needs.

@@ -17,8 +17,8 @@ const EXCHANGES: u32 = 40;
 const BYTES: u64 = 10_000;
 
 /// Connections for an arena that is too small for them: it has 256 pages, and each end's smallest
-/// ring takes four.
-const TOO_MANY: usize = 80;
+/// ring takes two.
+const TOO_MANY: usize = 140;
 
 /// Uses a connection; none of it may go through a ring.
 fn stays_on_tcp(bench: &Bench, guests: &[Machine]) -> Result<()> {

@@ -159,3 +159,15 @@ pub(super) fn many_connections(bench: &Bench) -> Result<()> {
     }
     Ok(())
 }
+
+/// Both ends send much before either reads, as TCP lets them.
+pub(super) fn much_before_reading(bench: &Bench) -> Result<()> {
+    let bytes = 200_000;
+    let pair = bench.pair()?;
+    let ends = [&pair.a, &pair.b];
+    pair.through_ring([bytes; 2], || {
+        ends.iter().try_for_each(|end| end.send(bytes))?;
+        ends.iter().try_for_each(|end| end.receive(bytes))
+    })?;
+    pair.finish()
+}

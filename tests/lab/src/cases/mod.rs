@@ -3,8 +3,10 @@
 //! The tests, in the order in which they run.
 
 mod closing;
+mod conformance;
 mod destroy;
 mod discovery;
+mod existing;
 mod fallback;
 mod integrity;
 mod leaks;
@@ -13,7 +15,9 @@ mod unload;
 
 use anyhow::Result;
 
-use crate::bench::Bench;
+use lab_driver::GuestType;
+
+use crate::{bench::Bench, suite::Setting};
 
 /// One test.
 pub(crate) struct Case {
@@ -21,21 +25,45 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// What it does.
     pub(crate) run: fn(&Bench) -> Result<()>,
-    /// Whether paravirtual guests have it as well.
-    pub(crate) on_pv: bool,
+    /// Which guests have it.
+    pub(crate) wanted: Wanted,
 }
 
-/// A list of tests from functions; `pv` marks those that paravirtual guests have as well.
+/// Which guests have a test.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// PVH guests.
+    Pvh,
+    /// Paravirtual ones as well.
+    Pv,
+    /// Those with the debug kernel only, and whatever tests are chosen.
+    Debug,
+}
+
+impl Case {
+    /// Whether these guests have it.
+    pub(crate) fn runs_in(&self, setting: Setting) -> bool {
+        match setting {
+            Setting::Plain(GuestType::Pvh) => self.wanted != Wanted::Debug,
+            Setting::Plain(GuestType::Pv) => self.wanted == Wanted::Pv,
+            Setting::Debug => true,
+        }
+    }
+}
+
+/// A list of tests from functions; `pv` marks those that paravirtual guests have as well, `debug` those that only the debug
+/// kernel can have.
 macro_rules! cases {
-    ($($module:ident::$name:ident $($pv:ident)?,)*) => {
+    ($($module:ident::$name:ident $($mark:ident)?,)*) => {
         &[$(Case {
             name: concat!(stringify!($module), "::", stringify!($name)),
             run: $module::$name,
-            on_pv: cases!(@ $($pv)?),
+            wanted: cases!(@ $($mark)?),
         },)*]
     };
-    (@) => { false };
-    (@ pv) => { true };
+    (@) => { Wanted::Pvh };
+    (@ pv) => { Wanted::Pv };
+    (@ debug) => { Wanted::Debug };
 }
 
 /// All tests.
@@ -54,6 +82,7 @@ pub(crate) const ALL: &[Case] = cases![
     integrity::peek,
     integrity::wait_all,
     integrity::small_messages,
+    integrity::much_before_reading,
     integrity::both_ask_at_once,
     integrity::many_connections,
     closing::half_close_connecting_first,
@@ -83,6 +112,12 @@ pub(crate) const ALL: &[Case] = cases![
     discovery::address_changes,
     discovery::groups,
     discovery::malformed_announcements,
+    existing::idle,
+    existing::busy,
+    existing::sleeping_readers,
+    existing::one_end_later,
+    existing::reloaded,
+    existing::left_alone,
     fallback::peer_without_module,
     fallback::disabled,
     fallback::ineligible,
@@ -94,6 +129,14 @@ pub(crate) const ALL: &[Case] = cases![
     unload::under_load_both_sides,
     unload::blocked_receivers,
     unload::unread_bytes,
+    conformance::calls,
+    conformance::blocking,
+    conformance::readiness,
+    conformance::ends,
+    conformance::descriptors,
+    conformance::options,
+    conformance::addresses,
     leaks::nothing_is_left,
+    leaks::nothing_is_unreferenced debug,
     destroy::guest_with_connections,
 ];
