@@ -91,7 +91,7 @@ pub(super) fn ineligible(bench: &Bench) -> Result<()> {
         let ring = pair.ring_bytes()?[0];
         pair.exchange(BYTES)?;
         ensure!(
-            pair.ring_bytes()?[0] == ring,
+            pair.ring_bytes()?[0] <= ring, // 0 once it was given back
             "{option}, set later: bytes went through the ring"
         );
         pair.finish()?;
