@@ -20,7 +20,7 @@ const DEBUG_ARGUMENTS: &str = "kasan_multi_shot";
 pub(crate) fn configuration(number: u8, options: &Options, memory: u64) -> String {
     let name = Machine::Guest(number);
     let kind = options.kind.name();
-    let vcpus = options.vcpus;
+    let (vcpus, last) = (options.vcpus, options.smp - 1);
     let more = if options.debug_kernel {
         DEBUG_ARGUMENTS
     } else {
@@ -39,6 +39,7 @@ pub(crate) fn configuration(number: u8, options: &Options, memory: u64) -> Strin
          cmdline = \"{KERNEL_ARGUMENTS} {more} lab_guest={number}\"\n\
          memory = {memory}\n\
          vcpus = {vcpus}\n\
+         cpus = \"1-{last}\"\n\
          {time}\
          vif = [ \"mac=00:16:3e:77:00:{number:02x},bridge=xenbr0,script=vif-lab\", \
          \"mac=00:16:3e:78:00:{number:02x},bridge=xenbr1,script=vif-lab\" ]\n\

@@ -54,8 +54,8 @@ pub struct Options {
     #[arg(long)]
     #[serde(default)]
     pub debug_kernel: bool,
-    /// CPUs of the emulated machine.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    /// CPUs of the emulated machine; the first one is Dom0's, the others are the guests'.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
     pub smp: u8,
 }
 
@@ -69,7 +69,7 @@ impl Default for Options {
             packages: Vec::new(),
             no_modules: false,
             debug_kernel: false,
-            smp: 2,
+            smp: 3,
         }
     }
 }

@@ -28,7 +28,11 @@ const PVH_CPU: &str = "EPYC-Rome,+svm,+npt,+fsgsbase,-erms,-fsrm,-pcid,-monitor,
 
 /// Xen's command line, without what depends on the lab. Without `noreboot`: when Xen or Dom0
 /// panics, the emulator ends.
-const XEN_ARGUMENTS: &str = "dom0_max_vcpus=1 console=com1 com1=115200,8n1 spec-ctrl=no,eager-fpu xpti=no \
+///
+/// Dom0 alone has the first CPU. Whenever any CPU restores its FPU registers the emulator (10.0 to 11.1) clears a flag in that
+/// one's `hflags2`, without a lock (`cpu_clear_ignne`), and undoes what the first CPU itself changes there at that moment:
+/// whether it runs a guest with nested paging, and takes interrupts. Paravirtual guests, and so Dom0, need neither.
+const XEN_ARGUMENTS: &str = "dom0_max_vcpus=1 dom0_vcpus_pin console=com1 com1=115200,8n1 spec-ctrl=no,eager-fpu xpti=no \
      loglvl=info guest_loglvl=info conring_size=1M";
 
 /// Dom0's kernel command line.
