@@ -345,23 +345,30 @@ impl Channel {
         )
     }
 
-    /// Calls `take`, and grows the arena if it says that this would help. Process context.
+    /// Calls `take`, and grows the arena if it says that this would help, or if too little is left. Process context.
     fn with_room<R>(
         &self,
         mut take: impl FnMut(&mut Slots) -> core::result::Result<R, Shortage>,
     ) -> core::result::Result<R, Decline> {
-        let chunks = match take(&mut self.slots.lock()) {
-            Ok(taken) => return Ok(taken),
-            Err(Shortage::Decline(reason)) => return Err(reason),
-            Err(Shortage::Chunks(chunks)) => chunks,
-        };
-        self.grow(chunks + CHUNKS_AHEAD);
-        // The peer has to map it first, unless somebody else has freed what we need.
-        match take(&mut self.slots.lock()) {
-            Ok(taken) => Ok(taken),
-            Err(Shortage::Decline(reason)) => Err(reason),
-            Err(Shortage::Chunks(_)) => Err(Decline::NoMemory),
+        let mut taken = take(&mut self.slots.lock());
+        if let Err(Shortage::Chunks(chunks)) = taken {
+            self.grow(chunks + CHUNKS_AHEAD);
+            // The peer has to map it first, unless somebody else has freed what we need.
+            taken = take(&mut self.slots.lock());
         }
+        let granted = {
+            let mut slots = self.slots.lock();
+            let arena = slots.arena();
+            let is_short = arena.used() + CHUNK_PAGES > arena.granted() * CHUNK_PAGES;
+            (is_short && arena.granted() < arena.limit()).then(|| arena.granted())
+        };
+        if let Some(chunks) = granted {
+            self.grow(chunks + CHUNKS_AHEAD);
+        }
+        taken.map_err(|shortage| match shortage {
+            Shortage::Decline(reason) => reason,
+            Shortage::Chunks(_) => Decline::NoMemory,
+        })
     }
 
     /// Grows the arena to `chunks` chunks, or as far as memory goes.
@@ -374,6 +381,9 @@ impl Channel {
             let mut slots = self.slots.lock();
             (slots.arena().granted(), slots.arena().limit())
         };
+        if granted >= limit {
+            return;
+        }
         for chunk in granted..chunks.min(limit) {
             if let Err(error) = self.own.add_chunk(chunk) {
                 warn_no_growth(self, error);
@@ -425,17 +435,7 @@ impl Channel {
     ///
     /// What rings have grown to is half of the arena at most, so that there are small ones left for further connections.
     pub(crate) fn take_spare_extent(&self, order: u8) -> core::result::Result<Extent, Decline> {
-        let extent = self.with_room(|slots| slots.allocate_spare(order))?;
-        let ahead = {
-            let mut slots = self.slots.lock();
-            let arena = slots.arena();
-            let is_short = arena.used() + CHUNK_PAGES > arena.granted() * CHUNK_PAGES;
-            is_short.then(|| arena.granted() + CHUNKS_AHEAD)
-        };
-        if let Some(chunks) = ahead {
-            self.grow(chunks);
-        }
-        Ok(extent)
+        self.with_room(|slots| slots.allocate_spare(order))
     }
 
     /// Gives an extent back. Softirq or process context.

@@ -297,11 +297,61 @@ pub(crate) fn give_back(stream: &Arc<AdoptedStream>) {
     stream.wake_all();
 }
 
-/// Says that no byte of ours will follow in the ring, after the last record is published. The peer may be going back to TCP as
-/// well, and waits for this.
-fn promise(link: &Link) {
-    stream::set_end(link);
-    link.post();
+/// A connection on its way back to TCP, both directions, while its end waits for the peer to follow.
+struct Leaving<'a> {
+    stream: &'a AdoptedStream,
+    link: Arc<Link>,
+    start: Instant<Monotonic>,
+    /// We said that no byte of ours will follow in the ring.
+    said: bool,
+}
+
+impl<'a> Leaving<'a> {
+    /// Asks the peer to put its direction on TCP.
+    fn begin(stream: &'a AdoptedStream, link: Arc<Link>) -> Self {
+        link.set_receive_flags(wire::RX_RETURN);
+        link.post();
+        Self {
+            stream,
+            link,
+            start: Instant::now(),
+            said: false,
+        }
+    }
+
+    fn has_time(&self, limit_ms: u32) -> bool {
+        self.start.elapsed().as_millis() < i64::from(limit_ms)
+    }
+
+    /// Does what can be done now; true = both directions are on TCP. The reader is locked, and the socket.
+    ///
+    /// # Errors
+    ///
+    /// If the peer has broken the protocol.
+    fn advance(
+        &mut self,
+        reader: &mut Reader,
+        guard: &mut Guard<'_, Stream>,
+        memory: Memory,
+    ) -> core::result::Result<bool, Violation> {
+        let (stream, link) = (self.stream, &self.link);
+        let Some(view) = link.view() else {
+            return Ok(true);
+        };
+        guard.state().stay = true;
+        let is_sent = finish_sending(stream, guard, link)?;
+        if is_sent && !self.said {
+            // After the last record is published. The peer may be going back to TCP as well, and waits for this.
+            stream::set_end(link);
+            link.post();
+            self.said = true;
+        }
+        // The promise that no ring byte follows /before/ the last look at the ring.
+        let ended = view.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0;
+        let (locked, _) = guard.split();
+        let is_received = move_unread(stream, reader, locked, link, Unread::Complete, memory)?;
+        Ok(is_sent && is_received && ended)
+    }
 }
 
 /// Puts both directions on TCP without sleeping, with the socket locked; false if the peer did not follow in time, or somebody is
@@ -317,68 +367,44 @@ pub(crate) fn leave_now(guard: &mut Guard<'_, Stream>) -> bool {
     else {
         return false;
     };
-    let Some(view) = link.view() else {
-        return false;
-    };
-    link.set_receive_flags(wire::RX_RETURN);
-    link.post();
-    guard.state().stay = true;
-    let start = Instant::<Monotonic>::now();
-    let mut said = false;
-    while start.elapsed().as_millis() < i64::from(RETURN_NOW_MS) {
-        let sending = finish_sending(stream, guard, &link);
-        if sending == Ok(true) && !said {
-            promise(&link);
-            said = true;
-        }
-        // The promise that no ring byte follows /before/ the last look at the ring.
-        let ended = view.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0;
-        let (locked, _) = guard.split();
-        let what = Unread::Complete;
-        let receiving = move_unread(stream, &mut reader, locked, &link, what, Memory::Atomic);
-        match (sending, receiving) {
-            (Ok(true), Ok(true)) if ended => return true,
-            (Ok(_), Ok(_)) => net::relax(),
-            _ => return false,
+    let mut leaving = Leaving::begin(stream, link);
+    while leaving.has_time(RETURN_NOW_MS) {
+        match leaving.advance(&mut reader, guard, Memory::Atomic) {
+            Ok(true) => return true,
+            Ok(false) => net::relax(),
+            Err(_) => return false,
         }
     }
     false
 }
 
 /// Puts both directions on TCP; false if the peer did not follow.
-fn leave_both(stream: &Arc<AdoptedStream>) -> bool {
+fn leave_both(stream: &AdoptedStream) -> bool {
     let link = stream.watch.lock().link.clone();
     let Some(link) = link else { return true };
-    let Some(view) = link.view() else {
-        return true;
-    };
-    link.set_receive_flags(wire::RX_RETURN);
-    link.post();
-    let start = Instant::<Monotonic>::now();
-    let mut said = false;
-    while start.elapsed().as_millis() < i64::from(RETURN_MS) {
+    let mut leaving = Leaving::begin(stream, link);
+    while leaving.has_time(RETURN_MS) {
         if stream.phase() != Phase::Active {
             // Its channel has ended meanwhile, and gave everything back.
             return true;
         }
-        let sending = {
+        let result = {
+            let mut reader = stream.reader.lock();
+            if reader.link.is_none() {
+                return true;
+            }
             let mut guard = stream.lock();
-            guard.state().stay = true;
-            finish_sending(stream, &mut guard, &link)
+            leaving.advance(&mut reader, &mut guard, Memory::MaySleep)
         };
-        if sending == Ok(true) && !said {
-            promise(&link);
-            said = true;
+        match result {
+            Ok(true) => {
+                stream.socket().data_ready();
+                return true;
+            }
+            // Not on the socket's wait queue: it may have none, or lose it.
+            Ok(false) => fsleep(Delta::from_millis(2)),
+            Err(_) => return false,
         }
-        // The promise that no ring byte follows /before/ the last look at the ring.
-        let ended = view.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0;
-        match (sending, drain(stream, Unread::Complete)) {
-            (Ok(true), Ok(true)) if ended => return true,
-            (Ok(_), Ok(_)) => {}
-            _ => return false,
-        }
-        // Not on the socket's wait queue: it may have none, or lose it.
-        fsleep(Delta::from_millis(2));
     }
     false
 }

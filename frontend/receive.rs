@@ -15,6 +15,7 @@ use crate::unread::{
     has_more_than,
     is_full,
     is_on_ring,
+    is_readable,
     leave_armed,
     leave_pass,
     look,
@@ -180,12 +181,14 @@ fn receive_some(
             giveback::give_back(stream);
             continue;
         }
+        // As TCP: who sleeps is woken by SO_RCVLOWAT bytes, and takes none before.
+        let has_mark = socket.low_water(false, usize::MAX) > 1;
         let has_more = |stream: &AdoptedStream| match copied {
-            0 => has_bytes(stream),
-            _ if is_peek => has_more_than(stream, copied),
+            1.. if is_peek => has_more_than(stream, copied),
+            _ if has_mark => is_readable(stream) || socket.tcp_has_low_water(),
             _ => has_bytes(stream),
         };
-        if !is_peek && spin::for_data(stream) {
+        if !is_peek && !has_mark && spin::for_data(stream) {
             continue;
         }
         stream.frontend().counters().rx_sleeps.inc();

@@ -94,6 +94,8 @@ pub(crate) struct Sender {
     pub(crate) declined: Option<Decline>,
     /// Extents are held besides the current one, to be taken back when the reader has left them.
     pub(crate) holds_more: bool,
+    /// Order of the ring that there was no room for, and without which the connection stays on TCP.
+    pub(crate) needs_order: Option<u8>,
 }
 
 /// What `poll` and notices look at: the reader's position when it last left.
@@ -204,6 +206,7 @@ impl Stream {
             stay: false,
             declined: None,
             holds_more: false,
+            needs_order: None,
         };
         (stream, sender)
     }

@@ -28,7 +28,8 @@ use xenvmc_net as net;
 use xenvmc_net::{
     Flags,
     Guard,
-    Message, //
+    Message,
+    Socket, //
 };
 use xenvmc_xen::VirtFence;
 
@@ -47,6 +48,11 @@ pub(crate) fn is_for_tcp_alone(message: &Message<'_>) -> bool {
     message.flags().any(TCP_ONLY) || message.has_control()
 }
 
+/// Whether TCP has an error or an end to report to who sends. Any context.
+pub(crate) fn is_over(socket: &Socket) -> bool {
+    socket.has_error() || socket.shutdown().send() || !socket.can_send()
+}
+
 /// Puts the direction on the path that the message must or may take; true = the ring.
 ///
 /// # Errors
@@ -61,7 +67,7 @@ pub(crate) fn to_right_path(
     flags: Flags,
 ) -> core::result::Result<bool, Violation> {
     let socket = stream.socket();
-    if guard.state().ended || socket.has_error() || socket.shutdown().send() || !socket.can_send() {
+    if guard.state().ended || is_over(socket) {
         // TCP knows what to say; no byte will be written.
         return Ok(false);
     }
@@ -132,8 +138,14 @@ fn enter(
         return Ok(Err(Decline::Route));
     }
     collect(guard.state(), link)?;
-    let order = stream.frontend().settings().initial_order;
-    let extent = match link.channel().take_extent(order) {
+    let extent = match guard.state().needs_order {
+        Some(order) => link.channel().take_spare_extent(order),
+        None => {
+            let order = stream.frontend().settings().initial_order;
+            link.channel().take_extent(order)
+        }
+    };
+    let extent = match extent {
         Ok(extent) => extent,
         Err(reason) => return Ok(Err(reason)),
     };
@@ -148,6 +160,7 @@ fn enter(
     locked.push_pending();
     sender.written = seq;
     sender.declined = None;
+    sender.needs_order = None;
     stream.extent_bytes.store(extent.bytes(), Release);
     stream.sends_to_ring.store(true, Release);
     stream.frontend().counters().ring_entered.inc();
@@ -173,14 +186,25 @@ pub(crate) fn leave(
 }
 
 /// The order of the ring that a connection gets before anybody reads: programs rely on being able to send some.
-fn unread_order(stream: &AdoptedStream) -> u8 {
+pub(crate) fn unread_order(stream: &AdoptedStream) -> u8 {
     let unread = UNREAD_BYTES.max(stream.socket().send_buffer());
     let order = Extent::order_for(u32::try_from(unread).unwrap_or(u32::MAX));
     order.min(stream.frontend().settings().ring_order)
 }
 
+/// What became of a ring that was to grow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Growth {
+    /// The direction goes on in a larger one.
+    Done,
+    /// It is as large as it may be for now.
+    Enough,
+    /// It is smaller than what TCP takes before anybody reads, and there is no room for one of this order now.
+    NoRoom(u8),
+}
+
 /// Goes on in a larger extent, if this one is not as large as may be, and the reader is at work or TCP would take as much
-/// without one; true = done.
+/// without one.
 ///
 /// # Errors
 ///
@@ -189,32 +213,57 @@ pub(crate) fn grow(
     stream: &AdoptedStream,
     sender: &mut Sender,
     link: &Link,
-) -> core::result::Result<bool, Violation> {
+) -> core::result::Result<Growth, Violation> {
     let Mode::Ring { extent, seq } = sender.outbound.mode() else {
-        return Ok(false);
+        return Ok(Growth::Enough);
     };
     let most = stream.frontend().settings().ring_order;
+    let unread = unread_order(stream);
     let order = if sender.outbound.is_being_read() {
         most.min(extent.order() + GROWTH_ORDER)
     } else {
         // At once, as the log has few records.
-        unread_order(stream)
+        unread
     };
     if order <= extent.order() {
-        return Ok(false);
+        return Ok(Growth::Enough);
     }
+    let no_room = if extent.order() < unread {
+        Growth::NoRoom(order)
+    } else {
+        Growth::Enough
+    };
     let Ok(larger) = link.channel().take_spare_extent(order) else {
-        return Ok(false);
+        return Ok(no_room);
     };
     if sender.outbound.enter_ring(larger, seq).is_err() {
         link.channel().put_extent(larger);
-        return Ok(false);
+        return Ok(no_room);
     }
     sender.holds_more = true;
     stream.extent_bytes.store(larger.bytes(), Release);
     stream.frontend().counters().ring_grown.inc();
     publish(stream, sender, link)?;
-    Ok(true)
+    Ok(Growth::Done)
+}
+
+/// Goes on over TCP, as the ring is full and there is no room for one of 2^`order` pages ([`Growth::NoRoom`]). The
+/// connection comes back when there is.
+///
+/// Who reads may do so only after more has been sent, so that to wait for room could be to wait for ever.
+///
+/// # Errors
+///
+/// If the peer has broken the protocol.
+pub(crate) fn leave_full(
+    stream: &AdoptedStream,
+    sender: &mut Sender,
+    link: &Link,
+    order: u8,
+) -> core::result::Result<(), Violation> {
+    sender.needs_order = Some(order);
+    note_declined(stream, sender, Decline::ArenaExhausted);
+    leave(stream, sender, link)
 }
 
 /// Publishes the records that are due.

@@ -13,6 +13,7 @@ use crate::stream::{
     Sender,
     Stream, //
 };
+use crate::switch::Growth;
 use crate::{
     ready,
     spin,
@@ -26,6 +27,7 @@ use kernel::sync::atomic::{
 };
 use kernel::sync::Arc;
 use kernel::time::Instant;
+use xenvmc_core::extent::PAGE_SIZE;
 use xenvmc_core::segment::Mode;
 use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::wake;
@@ -72,7 +74,7 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
     let flags = message.flags();
     let mut timeout = stream.socket().send_timeout(flags.any(Flags::DONTWAIT));
     if stream.phase() != Phase::Active || message.is_empty() {
-        let sent = over_tcp(stream, message, &mut timeout)?;
+        let sent = over_tcp(stream, message, &mut timeout, 0)?;
         stream::moved_over_tcp(stream, sent);
         return Ok(sent);
     }
@@ -104,13 +106,7 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
             Ok(Step::Full) => {}
             Ok(Step::Tcp) => {
                 let sent = total - message.len();
-                let socket = stream.socket();
-                let is_over = socket.has_error() || socket.shutdown().send() || !socket.can_send();
-                if sent > 0 && is_over {
-                    // The error, and the signal, are the next call's.
-                    return Ok(sent);
-                }
-                return match over_tcp(stream, message, &mut timeout) {
+                return match over_tcp(stream, message, &mut timeout, sent) {
                     Ok(more) => Ok(sent + more),
                     Err(_) if sent > 0 => Ok(sent),
                     Err(error) => Err(error),
@@ -168,12 +164,18 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
     }
 }
 
-/// Sends over TCP. Waiting is ours: a task that waits inside TCP's method would keep the module from going.
+/// Sends over TCP what is left of a message, of which `before` bytes were put into the ring. Waiting is ours: a task that waits
+/// inside TCP's method would keep the module from going.
 fn over_tcp(
     stream: &Arc<AdoptedStream>,
     message: &mut Message<'_>,
     timeout: &mut c_long,
+    before: usize,
 ) -> Result<usize> {
+    if before > 0 && switch::is_over(stream.socket()) {
+        // The error, and the signal, are the next call's.
+        return Ok(0);
+    }
     if switch::is_for_tcp_alone(message) || message.is_empty() {
         return stream.tcp_sendmsg(message);
     }
@@ -184,6 +186,9 @@ fn over_tcp(
     };
     loop {
         let epoch = stream.epoch();
+        if before + sent > 0 && switch::is_over(stream.socket()) {
+            return Ok(sent);
+        }
         match stream.tcp_send_now(message) {
             Ok(part) => sent += part,
             Err(error) if error == EAGAIN && *timeout != 0 && stream.tcp_has_space() => {
@@ -239,8 +244,13 @@ fn step(
         switch::collect(sender, &link)?;
     }
     let mut room = sender.outbound.room(&view.peer)?;
-    if (room as usize) < message.len() && switch::grow(stream, sender, &link)? {
+    if (room as usize) < message.len() {
+        let growth = switch::grow(stream, sender, &link)?;
         room = sender.outbound.room(&view.peer)?;
+        if let (0, Growth::NoRoom(order)) = (room, growth) {
+            switch::leave_full(stream, sender, &link, order)?;
+            return Ok(Step::Tcp);
+        }
     }
     let Mode::Ring { extent, .. } = sender.outbound.mode() else {
         return Ok(Step::Tcp);
@@ -341,7 +351,9 @@ pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
         // The reader will say when it has entered a segment.
         return Some(false);
     }
-    if view.peer_wants_tcp() || used > i32::MAX as u32 || used + want <= size {
+    // A small ring grows when it is full, or the rest goes over TCP.
+    let is_small = size < PAGE_SIZE << switch::unread_order(stream);
+    if is_small || view.peer_wants_tcp() || used > i32::MAX as u32 || used + want <= size {
         // Whoever asked before still wants to hear of it: `noticed` alone takes the wish back.
         return Some(true);
     }

@@ -32,6 +32,11 @@ int xenvmc_helper_sock_rcvlowat(const struct sock *sk, int waitall, int len)
 	return sock_rcvlowat(sk, waitall, len);
 }
 
+bool xenvmc_helper_tcp_has_low_water(const struct sock *sk)
+{
+	return tcp_epollin_ready(sk, READ_ONCE(sk->sk_rcvlowat));
+}
+
 long xenvmc_helper_sock_rcvtimeo(const struct sock *sk, bool noblock)
 {
 	return sock_rcvtimeo(sk, noblock);

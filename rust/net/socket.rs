@@ -180,6 +180,12 @@ impl Socket {
         usize::try_from(target).unwrap_or(1)
     }
 
+    /// Whether TCP itself has so many unread bytes that it wakes a reader: SO_RCVLOWAT, or all that it can hold. Any context.
+    pub fn tcp_has_low_water(&self) -> bool {
+        // SAFETY: alive; the helper only reads.
+        unsafe { bindings::tcp_has_low_water(self.as_ptr()) }
+    }
+
     /// Returns SO_SNDBUF, bytes. Any context.
     pub fn send_buffer(&self) -> usize {
         // SAFETY: alive; an integer that is read with READ_ONCE semantics.
