@@ -36,6 +36,8 @@ pub(crate) enum Message {
         case: String,
         /// The name of the way.
         way: String,
+        /// Round trips of each case of wakeups.
+        rounds: usize,
         /// Whether the client, which connects, is the left end.
         left_is_active: bool,
     },

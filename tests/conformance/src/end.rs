@@ -41,6 +41,8 @@ pub(crate) struct End {
     pub(crate) fd: RawFd,
     /// The way in which the case runs.
     pub(crate) way: Way,
+    /// Round trips of each case of wakeups.
+    pub(crate) rounds: usize,
     /// Whether this end connects.
     pub(crate) active: bool,
     control: Control,
@@ -49,10 +51,11 @@ pub(crate) struct End {
 
 impl End {
     /// An end without a connection.
-    pub(crate) fn new(control: Control, way: Way, active: bool) -> Self {
+    pub(crate) fn new(control: Control, way: Way, rounds: usize, active: bool) -> Self {
         Self {
             fd: -1,
             way,
+            rounds,
             active,
             control,
             outcome: Outcome::default(),

@@ -51,6 +51,9 @@ pub(crate) struct RunOptions {
     /// What is loaded
     #[arg(long, value_enum)]
     pub(crate) way: Way,
+    /// Round trips of each case of wakeups
+    #[arg(long, default_value_t = 200)]
+    pub(crate) rounds: usize,
     /// Cases at once
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) jobs: u16,

@@ -15,17 +15,13 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 
-use crate::{
-    call,
-    case::Case,
-    control::{Control, Outcome},
-    end::End,
-    module,
-    options::Way,
-};
+use crate::{call, case::Case, control::Outcome, end::End, module, options::Way};
 
 /// Seconds after which an end counts as hanging. The emulator is slow.
 const LIMIT_S: u32 = 90;
+
+/// One more for so many round trips that are asked for.
+const ROUNDS_PER_S: usize = 500;
 
 /// Why the case's function panicked.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
@@ -80,20 +76,17 @@ pub(crate) fn detached(body: impl FnOnce()) -> Result<()> {
 }
 
 /// Plays one end of a case to its end.
-pub(crate) fn play(
-    case: &Case,
-    control: Control,
-    way: Way,
-    is_left: bool,
-    active: bool,
-) -> [Outcome; 2] {
+pub(crate) fn play(case: &Case, mut end: End, is_left: bool) -> [Outcome; 2] {
     panic::set_hook(Box::new(|info| {
         let mut why = PANIC
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         why.get_or_insert(info.to_string());
     }));
-    let mut end = End::new(control, way, active);
+    let way = end.way;
+    let more = u32::try_from(end.rounds / ROUNDS_PER_S).unwrap_or(u32::MAX / 2);
+    // SAFETY: No memory is passed.
+    unsafe { libc::alarm(LIMIT_S + more) };
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         if case.connected {
             end.establish(|_| {});

@@ -10,6 +10,7 @@ use crate::{
     case::Case,
     cases,
     control::{Control, Message, Outcome},
+    end::End,
     options::RunOptions,
     process::{self, Playing},
     record::{Entry, Record},
@@ -69,12 +70,16 @@ fn start(options: &RunOptions, case: &'static Case, left_is_active: bool) -> Res
         control.say(&Message::Begin {
             case: case.name().to_owned(),
             way: options.way.name().to_owned(),
+            rounds: options.rounds,
             left_is_active,
         })?;
         Ok(control)
     };
     Playing::start(|| match begin() {
-        Ok(control) => process::play(case, control, options.way, left_is_active, true),
+        Ok(control) => {
+            let end = End::new(control, options.way, options.rounds, true);
+            process::play(case, end, left_is_active)
+        }
         Err(error) => [failed(format!("{error:#}")), Outcome::default()],
     })
 }

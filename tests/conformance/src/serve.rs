@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     cases,
     control::{self, Control, Message},
+    end::End,
     options::Way,
     process,
 };
@@ -34,6 +35,7 @@ fn one(mut control: Control) -> Result<()> {
     let Message::Begin {
         case,
         way,
+        rounds,
         left_is_active,
     } = control.hear()?
     else {
@@ -41,6 +43,7 @@ fn one(mut control: Control) -> Result<()> {
     };
     let way = Way::from_name(&way).with_context(|| format!("no way {way}"))?;
     let case = cases::find(&case).with_context(|| format!("no case {case}"))?;
-    process::play(case, control, way, !left_is_active, false);
+    let end = End::new(control, way, rounds, false);
+    process::play(case, end, !left_is_active);
     Ok(())
 }

@@ -16,7 +16,7 @@ const TCP: i32 = libc::IPPROTO_TCP;
 const MUCH: usize = 1 << 20;
 
 /// Bytes of one where a segment may be larger than a buffer has become, so that TCP is slow.
-const LESS: usize = 1 << 16;
+const LESS: usize = 1 << 14;
 
 cases! {
     /// Small buffers from the beginning.

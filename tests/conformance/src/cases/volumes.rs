@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Bytes that each end sends while it receives as many.
-const BOTH_WAYS: usize = 8 << 20;
+const BOTH_WAYS: usize = 2 << 20;
 
 /// Bytes that have not been sent yet.
 const SIOCOUTQNSD: libc::Ioctl = 0x894b;
@@ -18,10 +18,10 @@ const SIOCOUTQNSD: libc::Ioctl = 0x894b;
 cases! {
     /// A message larger than any buffer.
     large_message: |left| {
-        left.send(&call::pattern(0, 8 << 20), 0);
+        left.send(&call::pattern(0, 2 << 20), 0);
         left.meet();
     }, |right| {
-        right.drain(8 << 20);
+        right.drain(2 << 20);
         right.meet();
     };
 

@@ -23,9 +23,6 @@ use crate::{
 
 const IN: i32 = libc::POLLIN as i32;
 
-/// Round trips of each case.
-const ROUNDS: usize = 2000;
-
 /// Longest time between two messages, where there is some.
 const DELAY_MAX_US: u64 = 50;
 
@@ -100,7 +97,7 @@ impl Delays {
 fn ping(end: &mut End, receive: fn(RawFd) -> Receive, mut delays: Option<Delays>) {
     let mut receive = receive(end.fd);
     let mut good = 0;
-    for round in 0..ROUNDS {
+    for round in 0..end.rounds {
         if let Some(delays) = &mut delays {
             delays.pass();
         }
@@ -108,14 +105,14 @@ fn ping(end: &mut End, receive: fn(RawFd) -> Receive, mut delays: Option<Delays>
         call::send_all(end.fd, &byte);
         good += usize::from(receive() == Ok(byte));
     }
-    end.see("round trips", good);
+    end.see("all come back", good == end.rounds);
     end.meet();
 }
 
 /// Sends back what comes.
 fn pong(end: &mut End, receive: fn(RawFd) -> Receive, mut delays: Option<Delays>) {
     let mut receive = receive(end.fd);
-    for _ in 0..ROUNDS {
+    for _ in 0..end.rounds {
         let byte = receive().expect("a byte");
         if let Some(delays) = &mut delays {
             delays.pass();

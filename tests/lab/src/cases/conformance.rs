@@ -6,8 +6,18 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Result, ensure};
+use lab_driver::Output;
 
 use crate::bench::{Bench, CONFORMANCE, GUEST1, GUEST2, patience};
+
+/// Round trips of each of the cases in which both ends wait in recv: together they make a million.
+const ROUND_TRIPS: u32 = 250_000;
+
+/// The same of those in which an end waits in another way: each wake-up takes the emulator a millisecond.
+const OTHER_ROUND_TRIPS: u32 = 2_000;
+
+/// How many times fewer on the debug kernel.
+const DEBUG_ROUND_TRIPS: u32 = 20;
 
 /// Time for all cases of a group, one way.
 const TIMEOUT: Duration = Duration::from_secs(900);
@@ -23,11 +33,16 @@ const SHOWN: usize = 40;
 
 /// Runs the cases of a group in all three ways.
 fn conform(bench: &Bench, group: &str, kinds: &[&str]) -> Result<()> {
+    with_server(bench, || three_ways(bench, group, kinds))
+}
+
+/// Calls `run` while the other end of cases is there.
+fn with_server(bench: &Bench, run: impl FnOnce() -> Result<()>) -> Result<()> {
     let server = bench.shell(
         GUEST2,
         &format!("{CONFORMANCE} serve </dev/null >/tmp/serve.log 2>&1 & echo $!"),
     )?;
-    let result = three_ways(bench, group, kinds);
+    let result = run();
     bench.shell(GUEST2, &format!("kill {server}"))?;
     result
 }
@@ -59,18 +74,23 @@ fn one_way(bench: &Bench, group: &str, kinds: &[&str], way: &str) -> Result<()> 
         .command(GUEST1, &words)
         .timeout(patience(bench.lab(), TIMEOUT))
         .run()?;
-    let text = output.text();
     // The table in Documentation/semantics.md is made from these.
     let directory = fs::canonicalize("build")?.join("tests/conformance");
     fs::create_dir_all(&directory)?;
     let file = directory.join(format!("{group}-{way}.json"));
     let from = if way == "absent" { RECORD } else { &kept };
     bench.lab().pull(GUEST1, from, &file)?;
-    ensure!(text.contains("\nok "), "{group}, {way}: no case has passed");
+    judge(output, &format!("{group}, {way}"))
+}
+
+/// Whether all cases have passed.
+fn judge(output: Output, what: &str) -> Result<()> {
+    let text = output.text();
+    ensure!(text.contains("\nok "), "{what}: no case has passed");
     let wrong = problems(&text);
     ensure!(
         wrong.is_empty() && output.success().is_ok(),
-        "{group}, {way}: {} lines:\n{}",
+        "{what}: {} lines:\n{}",
         wrong.len(),
         wrong[..wrong.len().min(SHOWN)].join("\n")
     );
@@ -88,9 +108,33 @@ fn problems(ktap: &str) -> Vec<&str> {
         .collect()
 }
 
-/// A test for each group of kinds of cases, which are the files of `tests/conformance/src/cases`. Not among them yet
-/// are `volumes`, `wakeups` and `tuning`, whose load breaks the emulator or takes minutes of its TCP, and `blocking` and `ended`,
-/// of which three cases differ (Documentation/semantics.md).
+/// A million round trips over the ring, some of them after random delays, with all ways to wait: no wake-up is lost.
+pub(super) fn million_round_trips(bench: &Bench) -> Result<()> {
+    let others = ["poll", "select", "epoll", "mixed"].map(|name| format!("wakeups::{name}"));
+    with_server(bench, || {
+        round_trips(bench, ROUND_TRIPS, &["wakeups::recv".to_owned()])?;
+        round_trips(bench, OTHER_ROUND_TRIPS, &others)
+    })
+}
+
+fn round_trips(bench: &Bench, rounds: u32, names: &[String]) -> Result<()> {
+    let rounds = match bench.has_debug_kernel() {
+        true => rounds / DEBUG_ROUND_TRIPS,
+        false => rounds,
+    };
+    let (address, rounds) = (GUEST2.address().to_string(), rounds.to_string());
+    let mut words = vec![CONFORMANCE, "run", "--server", &address, "--way", "ring"];
+    words.extend(["--rounds", &rounds]);
+    words.extend(names.iter().map(String::as_str));
+    let output = bench
+        .lab()
+        .command(GUEST1, &words)
+        .timeout(patience(bench.lab(), TIMEOUT))
+        .run()?;
+    judge(output, "round trips")
+}
+
+/// A test for each group of kinds of cases, which are the files of `tests/conformance/src/cases`.
 macro_rules! groups {
     ($($group:ident: $($kind:ident)*;)*) => {
         $(pub(super) fn $group(bench: &Bench) -> Result<()> {
@@ -101,10 +145,11 @@ macro_rules! groups {
 
 groups! {
     calls: calls flags messages faults splicing uring zerocopy urgent;
-    blocking: nonblocking interrupted stopped threads;
+    blocking: blocking nonblocking interrupted stopped threads;
+    volumes: volumes wakeups;
     readiness: readiness epoll edges sigio;
-    ends: ending leaving reset reuse;
+    ends: ended ending leaving reset reuse;
     descriptors: descriptors processes;
-    options: options refusals takeover;
+    options: options refusals takeover tuning;
     addresses: addresses;
 }

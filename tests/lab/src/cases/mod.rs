@@ -131,6 +131,8 @@ pub(crate) const ALL: &[Case] = cases![
     unload::unread_bytes,
     conformance::calls,
     conformance::blocking,
+    conformance::volumes,
+    conformance::million_round_trips,
     conformance::readiness,
     conformance::ends,
     conformance::descriptors,
