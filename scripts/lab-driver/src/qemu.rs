@@ -35,8 +35,9 @@ const PVH_CPU: &str = "EPYC-Rome,+svm,+npt,+fsgsbase,-erms,-fsrm,-pcid,-monitor,
 const XEN_ARGUMENTS: &str = "dom0_max_vcpus=1 dom0_vcpus_pin console=com1 com1=115200,8n1 spec-ctrl=no,eager-fpu xpti=no \
      loglvl=info guest_loglvl=info conring_size=1M";
 
-/// Dom0's kernel command line.
-const DOM0_ARGUMENTS: &str = "console=hvc0 loglevel=5 mitigations=off panic=-1";
+/// Dom0's kernel command line. Its files are the guests' image, above all.
+const DOM0_ARGUMENTS: &str =
+    "console=hvc0 loglevel=5 mitigations=off panic=-1 initramfs_options=size=90%";
 
 /// Memory sizes of a lab, in MiB.
 pub(crate) struct Memory {
