@@ -186,12 +186,22 @@ fn move_unread(
     if what == Unread::Complete && !is_complete {
         return Ok(false);
     }
-    for (at, from, extent, bytes) in &parts {
-        let mut spans = from.spans(*extent, *bytes);
+    let mut is_done = true;
+    let mut left = walk;
+    // What comes before the same byte of TCP is inserted at once or not at all: of two inserts there the later one would
+    // come first.
+    for group in parts.chunk_by(|a, b| a.0 == b.0) {
+        let Some((at, first, ..)) = group.first() else {
+            break;
+        };
+        let total: usize = group.iter().map(|(.., bytes)| *bytes as usize).sum();
+        let mut spans = group.iter().flat_map(|(_, from, extent, bytes)| {
+            from.spans(*extent, *bytes).map(|span| (*extent, span))
+        });
         let mut span = spans.next();
-        let moved = inject::insert(locked, *at, *bytes as usize, memory, |_, mut buffer| {
+        let moved = inject::insert(locked, *at, total, memory, |_, mut buffer| {
             while !buffer.is_empty() {
-                let Some(next) = &mut span else {
+                let Some((extent, next)) = &mut span else {
                     return Err(EIO);
                 };
                 let (pages, page) = theirs.page(extent.page() + next.page()).ok_or(EIO)?;
@@ -208,20 +218,16 @@ fn move_unread(
             Ok(())
         });
         if let Err(error) = moved {
-            pr_debug!("{bytes} bytes could not be given back yet: {error:?}\n");
-            return Ok(false);
+            pr_debug!("{total} bytes could not be given back yet: {error:?}\n");
+            // What was moved before is TCP's now; this is not yet.
+            left = first.clone();
+            is_done = false;
+            break;
         }
-        stream
-            .frontend()
-            .counters()
-            .bytes_given_back
-            .add(u64::from(*bytes));
-        // What was moved is TCP's now; what comes after is not yet.
-        let mut after = from.clone();
-        after.consume(*bytes);
-        reader.inbound = after;
+        let counters = stream.frontend().counters();
+        counters.bytes_given_back.add(total as u64);
     }
-    reader.inbound = walk;
+    reader.inbound = left;
     if reader
         .inbound
         .publish::<VirtFence, _, _>(&view.own, &view.peer)
@@ -229,7 +235,7 @@ fn move_unread(
         link.post();
     }
     unread::leave_pass(stream, view, &reader.inbound);
-    Ok(is_complete)
+    Ok(is_done && is_complete)
 }
 
 /// Tries to put what is unread into TCP's queue; true = all is done. Process context, no lock held.
@@ -284,16 +290,24 @@ pub(crate) fn before_option(stream: &Arc<AdoptedStream>, level: i32, name: i32) 
 /// Gives the socket back to TCP for good, both directions. Process context, no lock held; bounded. A peer that does not
 /// answer in time costs the connection.
 pub(crate) fn give_back(stream: &Arc<AdoptedStream>) {
-    if stream.phase() == Phase::Active && !leave_both(stream) {
-        pr_warn!(
-            "domain {}: did not go back to TCP in time\n",
-            stream.peer().domid()
-        );
-        reset(stream);
+    let mut has_left = false;
+    loop {
+        let mut guard = stream.lock();
+        if has_left || stream.phase() != Phase::Active {
+            guard.restore();
+            break;
+        }
+        drop(guard);
+        // With the socket locked again it may turn out to have become active only now.
+        has_left = true;
+        if !leave_both(stream) {
+            pr_warn!(
+                "domain {}: did not go back to TCP in time\n",
+                stream.peer().domid()
+            );
+            reset(stream);
+        }
     }
-    let mut guard = stream.lock();
-    guard.restore();
-    drop(guard);
     stream.wake_all();
 }
 

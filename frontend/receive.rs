@@ -107,7 +107,7 @@ fn receive_some(
     let len = message.len();
     let target = socket.low_water(flags.any(Flags::WAITALL), len);
     let mut timeout = socket.receive_timeout(flags.any(Flags::DONTWAIT));
-    let mut copied = 0;
+    let (mut copied, mut was_full) = (0, false);
     let received = stream.received.load(Relaxed);
     let has_used_ring = |stream: &AdoptedStream| stream.received.load(Relaxed) != received;
     let or_copied = |copied: usize, error: Error| match copied {
@@ -116,6 +116,12 @@ fn receive_some(
     };
     loop {
         let epoch = stream.epoch();
+        let peeked = copied;
+        if is_peek && copied > 0 {
+            // More has come: it is looked at from the beginning, as nothing was taken.
+            message.start_over();
+            copied = 0;
+        }
         if !stream.is_installed() {
             return match (copied, timeout) {
                 (0, 0) => stream.tcp_recvmsg(message, usize::MAX, flags),
@@ -124,11 +130,6 @@ fn receive_some(
             };
         }
         ready::attempt(stream);
-        if is_peek && copied > 0 {
-            // More has come: it is looked at from the beginning, as nothing was taken.
-            message.start_over();
-            copied = 0;
-        }
         // The ends /before/ the sources: what came before an end is found by this pass.
         let over = is_over(stream);
         let pass = match pass(stream, message, len, &mut copied, flags) {
@@ -147,6 +148,10 @@ fn receive_some(
         if copied >= target || (len == 0 && has_bytes(stream)) {
             stream::moved_over_tcp(stream, copied);
             leave_armed(stream);
+            return Ok(copied);
+        }
+        if is_peek && copied > 0 && copied == peeked {
+            // What woke us cannot be peeked at: it lies behind an urgent byte, or TCP's second segment.
             return Ok(copied);
         }
         // TCP wakes us only when it has SO_RCVLOWAT bytes itself: better less than for ever.
@@ -185,7 +190,9 @@ fn receive_some(
         let has_mark = socket.low_water(false, usize::MAX) > 1;
         let has_more = |stream: &AdoptedStream| match copied {
             1.. if is_peek => has_more_than(stream, copied),
-            _ if has_mark => is_readable(stream) || socket.tcp_has_low_water(),
+            _ if has_mark && !was_full => {
+                is_readable(stream) || (has_bytes(stream) && socket.tcp_has_low_water())
+            }
             _ => has_bytes(stream),
         };
         if !is_peek && !has_mark && spin::for_data(stream) {
@@ -199,7 +206,8 @@ fn receive_some(
         let cap = stream.frontend().settings().spin_ns();
         stream.rx_experience.slept(start, cap);
         match woken {
-            Woken::Ready => {}
+            // More than there is room for was waited for: it comes in several parts, the last of which may be below the mark.
+            Woken::Ready => was_full |= has_mark && is_full(stream),
             Woken::TimedOut => {
                 leave_armed(stream);
                 return or_copied(copied, EAGAIN);

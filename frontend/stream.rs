@@ -443,6 +443,7 @@ impl StreamExt for AdoptedStream {
         self.readiness.store(0, Release);
         self.is_unarmed.store(false, Relaxed);
         guard.state().stay = false;
+        guard.state().needs_order = None;
         *self.agreement.lock() = Agreement::new();
         self.calls.store(0, Relaxed);
         self.moved.store(0, Relaxed);

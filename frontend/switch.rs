@@ -199,8 +199,10 @@ pub(crate) enum Growth {
     Done,
     /// It is as large as it may be for now.
     Enough,
-    /// It is smaller than what TCP takes before anybody reads, and there is no room for one of this order now.
+    /// It is smaller than what TCP takes before anybody reads, and there is no room for one of this order.
     NoRoom(u8),
+    /// The same, but the arena is growing: there will be room when the peer's kernel has mapped it.
+    Soon(u8),
 }
 
 /// Goes on in a larger extent, if this one is not as large as may be, and the reader is at work or TCP would take as much
@@ -228,23 +230,45 @@ pub(crate) fn grow(
     if order <= extent.order() {
         return Ok(Growth::Enough);
     }
-    let no_room = if extent.order() < unread {
-        Growth::NoRoom(order)
-    } else {
-        Growth::Enough
-    };
-    let Ok(larger) = link.channel().take_spare_extent(order) else {
-        return Ok(no_room);
+    let is_small = extent.order() < unread;
+    let larger = match take_larger(link, extent.order(), order) {
+        Ok(larger) => larger,
+        Err(growth) if is_small => return Ok(growth),
+        Err(_) => return Ok(Growth::Enough),
     };
     if sender.outbound.enter_ring(larger, seq).is_err() {
         link.channel().put_extent(larger);
-        return Ok(no_room);
+        return Ok(if is_small {
+            Growth::NoRoom(order)
+        } else {
+            Growth::Enough
+        });
     }
     sender.holds_more = true;
     stream.extent_bytes.store(larger.bytes(), Release);
     stream.frontend().counters().ring_grown.inc();
     publish(stream, sender, link)?;
     Ok(Growth::Done)
+}
+
+/// Takes an extent of 2^`order` pages, or a smaller one that is still larger than one of 2^`than` pages.
+fn take_larger(link: &Link, than: u8, order: u8) -> core::result::Result<Extent, Growth> {
+    let (mut wanted, mut is_growing) = (order, false);
+    loop {
+        match link.channel().take_spare_extent(wanted) {
+            Ok(extent) => return Ok(extent),
+            Err(Decline::NoMemory | Decline::NoChannel) => is_growing = true,
+            Err(_) => {}
+        }
+        let smaller = wanted.saturating_sub(GROWTH_ORDER);
+        if smaller > than {
+            wanted = smaller;
+        } else if is_growing {
+            return Err(Growth::Soon(wanted));
+        } else {
+            return Err(Growth::NoRoom(wanted));
+        }
+    }
 }
 
 /// Goes on over TCP, as the ring is full and there is no room for one of 2^`order` pages ([`Growth::NoRoom`]). The

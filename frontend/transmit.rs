@@ -53,6 +53,12 @@ use xenvmc_xen::word::VirtFence;
 /// Bytes that are copied before the peer is told: a long message is read while it is still being written.
 const COMMIT_BYTES: u32 = 32 * 1024;
 
+/// How long a call naps while it waits for memory, jiffies.
+const NAP_JIFFIES: c_long = 2;
+
+/// How often a call naps for a larger ring, which comes when the peer's kernel has mapped it.
+const GROWTH_NAPS: u32 = 10;
+
 /// What a call came to, with the socket locked.
 enum Step {
     /// The rest of the message is TCP's.
@@ -63,6 +69,8 @@ enum Step {
     More,
     /// There is no room.
     Full,
+    /// There is no room in a small ring, and will be a larger one soon.
+    Soon,
     /// The caller's memory cannot be read.
     Fault,
     /// The other end was closed, and will not read what is in the ring.
@@ -80,7 +88,7 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
     }
     ready::attempt(stream);
     let total = message.len();
-    let mut asked_again = false;
+    let (mut asked_again, mut naps) = (false, 0);
     let sent_or = |message: &Message<'_>, error: Error| match total - message.len() {
         0 => Err(error),
         sent => Ok(sent),
@@ -89,7 +97,8 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
         let epoch = stream.epoch();
         let mut guard = stream.lock();
         let step = if stream.is_installed() {
-            step(stream, &mut guard, message, flags)
+            let may_wait = timeout != 0 && naps < GROWTH_NAPS;
+            step(stream, &mut guard, message, flags, may_wait)
         } else {
             Ok(Step::Tcp)
         };
@@ -104,6 +113,14 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
                 return Ok(total - message.len());
             }
             Ok(Step::Full) => {}
+            Ok(Step::Soon) => {
+                naps += 1;
+                let mut nap = NAP_JIFFIES;
+                if stream.wait(&mut nap, || stream.epoch() != epoch) == Woken::Signal {
+                    return sent_or(message, interrupted(timeout));
+                }
+                continue;
+            }
             Ok(Step::Tcp) => {
                 let sent = total - message.len();
                 return match over_tcp(stream, message, &mut timeout, sent) {
@@ -189,12 +206,18 @@ fn over_tcp(
         if before + sent > 0 && switch::is_over(stream.socket()) {
             return Ok(sent);
         }
+        if *timeout != 0 && !stream.is_installed() {
+            // Nobody would wake us here: TCP's own method waits.
+            return sent_or(sent, restart());
+        }
         match stream.tcp_send_now(message) {
             Ok(part) => sent += part,
             Err(error) if error == EAGAIN && *timeout != 0 && stream.tcp_has_space() => {
                 // There is room, but no memory for it: a moment later, maybe.
-                let mut nap = 2;
-                stream.wait(&mut nap, || false);
+                let mut nap = NAP_JIFFIES;
+                if stream.wait(&mut nap, || false) == Woken::Signal {
+                    return sent_or(sent, interrupted(*timeout));
+                }
             }
             Err(error) if error == EAGAIN => {}
             Err(error) => return sent_or(sent, error),
@@ -223,12 +246,14 @@ fn over_tcp(
     }
 }
 
-/// Sends into the ring what there is room for.
+/// Sends into the ring what there is room for. Who may not wait, or has waited enough, goes on over TCP where a larger ring would
+/// come soon.
 fn step(
     stream: &Arc<AdoptedStream>,
     guard: &mut Guard<'_, Stream>,
     message: &mut Message<'_>,
     flags: Flags,
+    may_wait: bool,
 ) -> core::result::Result<Step, Violation> {
     let Some(link) = guard.state().link.clone() else {
         return Ok(Step::Tcp);
@@ -247,9 +272,14 @@ fn step(
     if (room as usize) < message.len() {
         let growth = switch::grow(stream, sender, &link)?;
         room = sender.outbound.room(&view.peer)?;
-        if let (0, Growth::NoRoom(order)) = (room, growth) {
-            switch::leave_full(stream, sender, &link, order)?;
-            return Ok(Step::Tcp);
+        match growth {
+            _ if room > 0 => {}
+            Growth::Soon(_) if may_wait => return Ok(Step::Soon),
+            Growth::NoRoom(order) | Growth::Soon(order) => {
+                switch::leave_full(stream, sender, &link, order)?;
+                return Ok(Step::Tcp);
+            }
+            Growth::Done | Growth::Enough => {}
         }
     }
     let Mode::Ring { extent, .. } = sender.outbound.mode() else {

@@ -47,9 +47,9 @@ bool xenvmc_helper_tcp_has_stuck_tail(const struct sock *sk)
 	return tcp_send_head(sk) && !tcp_packets_in_flight(tcp_sk(sk));
 }
 
-bool xenvmc_helper_tcp_has_urgent(const struct sock *sk)
+bool xenvmc_helper_tcp_has_urgent_before(const struct sock *sk, u32 seq)
 {
-	return READ_ONCE(tcp_sk(sk)->urg_data);
+	return READ_ONCE(tcp_sk(sk)->urg_data) && before(READ_ONCE(tcp_sk(sk)->urg_seq), seq);
 }
 
 bool xenvmc_helper_tcp_wants_inq(const struct sock *sk)
@@ -64,7 +64,9 @@ bool xenvmc_helper_tcp_is_at_urgent(const struct sock *sk)
 
 int xenvmc_helper_tcp_inq_hint(const struct sock *sk)
 {
-	return READ_ONCE(tcp_sk(sk)->rcv_nxt) - READ_ONCE(tcp_sk(sk)->copied_seq) ?: sock_flag(sk, SOCK_DONE);
+	int inq = READ_ONCE(tcp_sk(sk)->rcv_nxt) - READ_ONCE(tcp_sk(sk)->copied_seq);
+
+	return max(inq, 0) ?: sock_flag(sk, SOCK_DONE);
 }
 
 bool xenvmc_helper_tcp_in_repair(const struct sock *sk)

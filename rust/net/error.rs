@@ -20,5 +20,8 @@ pub(crate) fn enotconn() -> Error {
 /// `SIOCINQ`: how many bytes are unread.
 pub(crate) const SIOCINQ: i32 = 0x541b;
 
+/// `SIOCATMARK`: whether the next byte is the urgent one.
+pub(crate) const SIOCATMARK: i32 = 0x8905;
+
 /// `TCPHDR_FIN`: the flag of a segment that ends the stream.
 pub(crate) const TCPHDR_FIN: u16 = 1 << 0;

@@ -107,7 +107,7 @@ impl Packets {
 ///
 /// # Errors
 ///
-/// `EAGAIN` if `at` is not within what has arrived and is unread; `EOPNOTSUPP` with urgent data pending; `ENOMEM`; what
+/// `EAGAIN` if `at` is not within what has arrived and is unread; `EOPNOTSUPP` with urgent data pending before `at`; `ENOMEM`; what
 /// `copy` returns. Nothing is changed then.
 pub fn insert(
     locked: &mut Locked<'_>,
@@ -124,7 +124,7 @@ pub fn insert(
     if before(at, locked.copied_seq()) || before(locked.received_seq(), at) {
         return Err(EAGAIN);
     }
-    if locked.has_urgent() {
+    if locked.has_urgent_before(at) {
         return Err(eopnotsupp());
     }
     let mut packets = Packets::fill(len, memory, copy)?;

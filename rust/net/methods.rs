@@ -9,7 +9,10 @@ use crate::adopted::{
     Adopted,
     Connection, //
 };
-use crate::error::SIOCINQ;
+use crate::error::{
+    SIOCATMARK,
+    SIOCINQ, //
+};
 use crate::message::{
     Flags,
     Message, //
@@ -320,7 +323,7 @@ unsafe extern "C" fn ioctl<C: Connection>(
     // SAFETY: as in `sendmsg`.
     let entered = unsafe { Call::<C>::enter(sk) };
     let unread = match &entered {
-        Call::Ours(adopted) if command == SIOCINQ => C::unread(adopted),
+        Call::Ours(adopted) if matches!(command, SIOCINQ | SIOCATMARK) => C::unread(adopted),
         _ => 0,
     };
     // SAFETY: as in `close`.
@@ -328,7 +331,12 @@ unsafe extern "C" fn ioctl<C: Connection>(
     if result == 0 && unread > 0 {
         let unread = c_int::try_from(unread).unwrap_or(c_int::MAX);
         // SAFETY: the caller's buffer for the answer, which TCP has just written.
-        unsafe { *argument = (*argument).saturating_add(unread) };
+        let answer = unsafe { &mut *argument };
+        *answer = match command {
+            // What is in the ring comes before any urgent byte: with that, the sender has left the ring.
+            SIOCATMARK => 0,
+            _ => answer.saturating_add(unread),
+        };
     }
     result
 }

@@ -354,10 +354,10 @@ impl<'a> Locked<'a> {
         unsafe { bindings::tcp_push_pending(self.socket.as_ptr()) }
     }
 
-    /// Whether urgent data is pending.
-    pub fn has_urgent(&self) -> bool {
+    /// Whether urgent data is pending that comes before sequence number `seq`.
+    pub fn has_urgent_before(&self, seq: u32) -> bool {
         // SAFETY: alive and TCP.
-        unsafe { bindings::tcp_has_urgent(self.socket.as_ptr()) }
+        unsafe { bindings::tcp_has_urgent_before(self.socket.as_ptr(), seq) }
     }
 
     /// Whether some task waits for the socket lock: it may be on its way into a method that was replaced meanwhile.
