@@ -131,6 +131,9 @@ pub fn needs_tcp(socket: &crate::socket::Socket) -> Option<Decline> {
     }
 }
 
+/// Largest SO_RCVLOWAT that a ring of usual size can hold, bytes.
+const LOW_WATER_MAX: i32 = 128 << 10;
+
 /// Returns which option, settable at any time without a method being called, wants bytes to be received from TCP alone. Any
 /// context.
 pub fn needs_tcp_to_receive(socket: &crate::socket::Socket) -> Option<Decline> {
@@ -141,7 +144,9 @@ pub fn needs_tcp_to_receive(socket: &crate::socket::Socket) -> Option<Decline> {
             Some(Decline::SocketFilter)
         } else if bindings::sk_has_timestamps(sk) {
             Some(Decline::Timestamps)
-        } else if bindings::sk_has_peek_offset(sk) {
+        } else if bindings::sk_has_peek_offset(sk)
+            || bindings::sock_rcvlowat(sk, 0, i32::MAX) > LOW_WATER_MAX
+        {
             Some(Decline::Option)
         } else {
             None
