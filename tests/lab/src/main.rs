@@ -56,6 +56,7 @@ fn run() -> Result<bool> {
         suite.run(Setting::Debug)?;
     } else {
         suite.run(Setting::Plain(GuestType::Pvh))?;
+        suite.run(Setting::Packages)?;
         suite.run(Setting::Plain(GuestType::Pv))?;
     }
     Ok(suite.sum_up())

@@ -36,6 +36,8 @@ const PROBLEMS_SHOWN: usize = 6;
 pub(crate) enum Setting {
     /// Guests of this type, with Debian's kernel.
     Plain(GuestType),
+    /// PVH guests with Debian's kernel, and with the programs that some tests run.
+    Packages,
     /// PVH guests with the kernel that checks itself.
     Debug,
 }
@@ -45,6 +47,7 @@ impl Setting {
     fn name(self) -> &'static str {
         match self {
             Self::Plain(kind) => kind.name(),
+            Self::Packages => "packages",
             Self::Debug => "debug",
         }
     }
@@ -52,12 +55,17 @@ impl Setting {
     fn options(self) -> Options {
         let kind = match self {
             Self::Plain(kind) => kind,
-            Self::Debug => GuestType::Pvh,
+            Self::Packages | Self::Debug => GuestType::Pvh,
+        };
+        let packages: &[&str] = match self {
+            Self::Packages => cases::PACKAGES,
+            Self::Plain(_) | Self::Debug => &[],
         };
         Options {
             kind,
             debug_kernel: self == Self::Debug,
             no_modules: true,
+            packages: packages.iter().map(|name| (*name).to_owned()).collect(),
             ..Options::default()
         }
     }

@@ -14,6 +14,9 @@ use crate::{
     transfer::{RECEIVES, SENDS}, //
 };
 
+/// Bytes of a high mark: more than a ring holds of which nobody reads.
+const HIGH: usize = 300_000;
+
 /// Everything that poll can say.
 const ALL: i32 = (libc::POLLIN | libc::POLLPRI | libc::POLLOUT | libc::POLLRDHUP) as i32;
 
@@ -261,6 +264,35 @@ cases! {
         right.see("still waits", !caller.is_over());
         right.meet();
         right.see("recv", caller.join());
+        right.meet();
+    };
+
+    /// More is waited for than the other end can send before anybody reads, if it does not know of that.
+    high_mark: |left| {
+        left.meet();
+        left.send(&call::pattern(0, HIGH), 0);
+        left.meet();
+    }, |right| {
+        set_mark(right.fd, HIGH as i32).expect("SO_RCVLOWAT");
+        right.meet();
+        right.polled(IN);
+        right.drain(HIGH);
+        right.meet();
+    };
+
+    /// The same in a call, and with a sender that waits for room.
+    high_mark_in_call: |left| {
+        left.meet();
+        let bytes = call::pattern(0, HIGH);
+        for part in bytes.chunks(1000) {
+            left.polled(libc::POLLOUT as i32);
+            call::send_all(left.fd, part);
+        }
+        left.meet();
+    }, |right| {
+        set_mark(right.fd, HIGH as i32).expect("SO_RCVLOWAT");
+        right.meet();
+        right.drain(HIGH);
         right.meet();
     };
 

@@ -73,6 +73,36 @@ cases! {
         right.meet();
     };
 
+    /// The urgent byte comes behind bytes that nobody has read.
+    urgent_behind_unread: |left| {
+        left.send(b"0123456789", 0);
+        left.send(b"X", libc::MSG_OOB);
+        left.meet();
+    }, |right| {
+        right.polled(libc::EPOLLPRI);
+        right.arrived(10);
+        at_mark(right);
+        right.recv(4, 0);
+        at_mark(right);
+        right.recv(10, 0);
+        at_mark(right);
+        right.recv(1, libc::MSG_OOB);
+        right.meet();
+    };
+
+    /// Who peeks for all gets what is before the urgent byte.
+    peek_before_urgent: |left| {
+        left.send(b"abcX", libc::MSG_OOB);
+        left.send(b"def", 0);
+        left.meet();
+    }, |right| {
+        right.polled(libc::EPOLLPRI);
+        right.arrived(3);
+        right.recv(10, libc::MSG_PEEK | libc::MSG_WAITALL);
+        right.recv(10, 0);
+        right.meet();
+    };
+
     /// Nothing is urgent.
     nothing_urgent: |left| {
         left.send(b"abc", 0);

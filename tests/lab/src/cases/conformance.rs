@@ -14,7 +14,7 @@ use crate::bench::{Bench, CONFORMANCE, GUEST1, GUEST2, patience};
 const ROUND_TRIPS: u32 = 250_000;
 
 /// The same of those in which an end waits in another way: each wake-up takes the emulator a millisecond.
-const OTHER_ROUND_TRIPS: u32 = 2_000;
+const OTHER_ROUND_TRIPS: u32 = 1_000;
 
 /// How many times fewer on the debug kernel.
 const DEBUG_ROUND_TRIPS: u32 = 20;
@@ -23,7 +23,7 @@ const DEBUG_ROUND_TRIPS: u32 = 20;
 const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Cases at once: most of them wait most of the time.
-const JOBS: &str = "4";
+const JOBS: &str = "8";
 
 /// Where guests keep what was seen.
 const RECORD: &str = "/tmp/conformance.json";

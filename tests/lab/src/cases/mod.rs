@@ -11,7 +11,10 @@ mod fallback;
 mod integrity;
 mod leaks;
 mod process;
+mod programs;
 mod unload;
+
+pub(crate) use programs::PACKAGES;
 
 use anyhow::Result;
 
@@ -36,6 +39,8 @@ pub(crate) enum Wanted {
     Pvh,
     /// Paravirtual ones as well.
     Pv,
+    /// PVH guests with the packages of [`programs`].
+    Packages,
     /// Those with the debug kernel only, and whatever tests are chosen.
     Debug,
 }
@@ -44,15 +49,16 @@ impl Case {
     /// Whether these guests have it.
     pub(crate) fn runs_in(&self, setting: Setting) -> bool {
         match setting {
-            Setting::Plain(GuestType::Pvh) => self.wanted != Wanted::Debug,
+            Setting::Plain(GuestType::Pvh) => matches!(self.wanted, Wanted::Pvh | Wanted::Pv),
             Setting::Plain(GuestType::Pv) => self.wanted == Wanted::Pv,
-            Setting::Debug => true,
+            Setting::Packages => self.wanted == Wanted::Packages,
+            Setting::Debug => self.wanted != Wanted::Packages,
         }
     }
 }
 
-/// A list of tests from functions; `pv` marks those that paravirtual guests have as well, `debug` those that only the debug
-/// kernel can have.
+/// A list of tests from functions; `pv` marks those that paravirtual guests have as well, `packages` those that need programs,
+/// `debug` those that only the debug kernel can have.
 macro_rules! cases {
     ($($module:ident::$name:ident $($mark:ident)?,)*) => {
         &[$(Case {
@@ -63,6 +69,7 @@ macro_rules! cases {
     };
     (@) => { Wanted::Pvh };
     (@ pv) => { Wanted::Pv };
+    (@ packages) => { Wanted::Packages };
     (@ debug) => { Wanted::Debug };
 }
 
@@ -141,4 +148,11 @@ pub(crate) const ALL: &[Case] = cases![
     leaks::nothing_is_left,
     leaks::nothing_is_unreferenced debug,
     destroy::guest_with_connections,
+    programs::iperf3 packages,
+    programs::nginx packages,
+    programs::ssh packages,
+    programs::go packages,
+    programs::asyncio packages,
+    programs::node packages,
+    programs::nfs packages,
 ];
