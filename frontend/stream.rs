@@ -322,7 +322,11 @@ impl Stream {
 /// lock held.
 #[inline]
 pub(crate) fn moved_over_tcp(stream: &Arc<AdoptedStream>, bytes: usize) {
-    if stream.phase() == Phase::Plain && stream.is_worth_asking(bytes) {
+    // A request may overtake the packet that establishes the other end's socket, and would be refused for good.
+    if stream.phase() == Phase::Plain
+        && stream.is_worth_asking(bytes)
+        && stream.socket().is_confirmed()
+    {
         ask(stream);
     }
 }

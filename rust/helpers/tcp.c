@@ -62,6 +62,12 @@ bool xenvmc_helper_tcp_is_at_urgent(const struct sock *sk)
 	return READ_ONCE(tcp_sk(sk)->urg_data) && READ_ONCE(tcp_sk(sk)->urg_seq) == READ_ONCE(tcp_sk(sk)->copied_seq);
 }
 
+bool xenvmc_helper_tcp_is_confirmed(const struct sock *sk)
+{
+	/* The end that connected counts its SYN among the bytes. */
+	return READ_ONCE(tcp_sk(sk)->bytes_acked) > 1 || READ_ONCE(tcp_sk(sk)->bytes_received) > 0;
+}
+
 int xenvmc_helper_tcp_inq_hint(const struct sock *sk)
 {
 	int inq = READ_ONCE(tcp_sk(sk)->rcv_nxt) - READ_ONCE(tcp_sk(sk)->copied_seq);

@@ -172,6 +172,12 @@ impl Socket {
         unsafe { bindings::tcp_abort(self.as_ptr(), errno) };
     }
 
+    /// Whether the other end is known to be established: it has acknowledged data, or sent some. Any context.
+    pub fn is_confirmed(&self) -> bool {
+        // SAFETY: alive and TCP.
+        unsafe { bindings::tcp_is_confirmed(self.as_ptr()) }
+    }
+
     /// Returns how many bytes a read waits for: `len` with MSG_WAITALL, else SO_RCVLOWAT, and at least one. Any context.
     pub fn low_water(&self, wait_all: bool, len: usize) -> usize {
         let len = i32::try_from(len).unwrap_or(i32::MAX);
