@@ -152,6 +152,21 @@ pub(crate) fn close(fd: RawFd) -> Result<(), Errno> {
     Errno::result(unsafe { libc::close(fd) }).map(drop)
 }
 
+/// dup(2).
+pub(crate) fn duplicate(fd: RawFd) -> RawFd {
+    // SAFETY: No memory is passed.
+    Errno::result(unsafe { libc::dup(fd) }).expect("dup")
+}
+
+/// Lets close(2) wait so many seconds for what is unsent; with 0 it resets the connection.
+pub(crate) fn linger(fd: RawFd, seconds: i32) -> Result<(), Errno> {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: seconds,
+    };
+    set(fd, libc::SOL_SOCKET, libc::SO_LINGER, linger)
+}
+
 /// shutdown(2).
 pub(crate) fn shutdown(fd: RawFd, how: i32) -> Result<(), Errno> {
     // SAFETY: No memory is passed.

@@ -156,10 +156,7 @@ impl Bench {
         self.peers.borrow_mut().clear();
         if self.dirty.replace(false) || !self.is_loaded_as_usual() {
             self.unload_all()?;
-            self.load_backend()?;
-            for guest in GUESTS {
-                self.load(guest, "")?;
-            }
+            return self.load_all();
         }
         self.wait_peers()
     }
@@ -293,6 +290,15 @@ impl Bench {
     /// Removes the backend, if it is there.
     pub(crate) fn unload_backend(&self) -> Result<()> {
         self.unload_module(Machine::Dom0, "xenvmc_backend")
+    }
+
+    /// Loads the backend and both frontends, and waits until the guests see each other.
+    pub(crate) fn load_all(&self) -> Result<()> {
+        self.load_backend()?;
+        for guest in GUESTS {
+            self.load(guest, "")?;
+        }
+        self.wait_peers()
     }
 
     /// Loads a guest's frontend, with these parameters.

@@ -53,8 +53,7 @@ cases! {
         left.send(&call::pattern(0, 1 << 18), 0);
         left.recv(1, 0);
         left.see("the same", identity(left.fd) == before);
-        // SAFETY: No memory is passed.
-        let other = Errno::result(unsafe { libc::dup(left.fd) }).expect("dup");
+        let other = call::duplicate(left.fd);
         left.see("the same by dup", identity(other) == before);
         left.meet();
     }, |right| {

@@ -2,10 +2,10 @@
 
 //! When epoll says something: once for each edge, or when it is asked again.
 
+use super::{event, no_event, reset, send_in_step};
 use crate::{
     call,
     case::cases,
-    end::End,
     epoll::Epoll,
     stream,
     thread::Caller, //
@@ -16,31 +16,6 @@ const OUT: i32 = libc::EPOLLOUT;
 const RDHUP: i32 = libc::EPOLLRDHUP;
 const EDGE: i32 = libc::EPOLLET;
 const ONCE: i32 = libc::EPOLLONESHOT;
-
-/// Milliseconds in which what must come has come.
-const PATIENCE: i32 = 10_000;
-
-/// Waits for an event.
-fn event(end: &mut End, epoll: Epoll, what: &str) {
-    let result = epoll.events(PATIENCE);
-    end.see(what, result);
-}
-
-/// Gives one time to come that shall not.
-fn no_event(end: &mut End, epoll: Epoll, what: &str) {
-    end.pause();
-    let result = epoll.events(0);
-    end.see(what, result);
-}
-
-/// Sends, each time when the other end is ready for it.
-fn send_in_step(end: &mut End, messages: &[&[u8]]) {
-    for message in messages {
-        end.meet();
-        end.send(message, 0);
-    }
-    end.meet();
-}
 
 cases! {
     /// One event for each arrival, whether there is unread data or not, and none without.
@@ -96,12 +71,7 @@ cases! {
         left.meet();
         left.shutdown(libc::SHUT_WR);
         left.meet();
-        let linger = libc::linger {
-            l_onoff: 1,
-            l_linger: 0,
-        };
-        call::set(left.fd, libc::SOL_SOCKET, libc::SO_LINGER, linger).expect("SO_LINGER");
-        left.close();
+        reset(left);
         left.meet();
     }, |right| {
         let epoll = Epoll::of(right.fd, IN | RDHUP | EDGE);

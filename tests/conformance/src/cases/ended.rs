@@ -2,10 +2,7 @@
 
 //! Sockets that end while threads wait with them.
 
-use std::os::fd::RawFd;
-
-use nix::errno::Errno;
-
+use super::reset;
 use crate::{
     call,
     case::cases,
@@ -29,27 +26,11 @@ fn stop_sending(end: &mut End, stop: impl FnOnce(&mut End)) -> usize {
     count
 }
 
-/// Closes so that the peer's connection is reset.
-fn reset(end: &mut End) {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    call::set(end.fd, libc::SOL_SOCKET, libc::SO_LINGER, linger).expect("SO_LINGER");
-    end.close();
-}
-
 /// Waits until the connection is gone both ways.
 fn hung_up(end: &mut End) {
     let fd = end.fd;
     let is_up = || call::poll(fd, ALL, 0).is_ok_and(|seen| seen.0 & libc::POLLHUP as u32 != 0);
     end.until("the connection is gone", is_up);
-}
-
-/// dup(2).
-fn duplicate(fd: RawFd) -> RawFd {
-    // SAFETY: No memory is passed.
-    Errno::result(unsafe { libc::dup(fd) }).expect("dup")
 }
 
 cases! {
@@ -134,7 +115,7 @@ cases! {
         left.recv(10, 0);
         left.meet();
     }, |right| {
-        let other = duplicate(right.fd);
+        let other = call::duplicate(right.fd);
         let caller = Caller::asleep(move || call::recv(other, 100, 0));
         let result = call::close(other);
         right.see("close", result);

@@ -2,14 +2,10 @@
 
 //! What is in an epoll set: added, modified, closed, shared, nested.
 
-use std::os::fd::RawFd;
-
-use nix::errno::Errno;
-
+use super::{event, no_event, send_in_step};
 use crate::{
     call,
     case::cases,
-    end::End,
     epoll::Epoll,
     thread::Caller, //
 };
@@ -18,37 +14,6 @@ const IN: i32 = libc::EPOLLIN;
 const OUT: i32 = libc::EPOLLOUT;
 const RDHUP: i32 = libc::EPOLLRDHUP;
 const EDGE: i32 = libc::EPOLLET;
-
-/// Milliseconds in which what must come has come.
-const PATIENCE: i32 = 10_000;
-
-/// Waits for an event.
-fn event(end: &mut End, epoll: Epoll, what: &str) {
-    let result = epoll.events(PATIENCE);
-    end.see(what, result);
-}
-
-/// Gives one time to come that shall not.
-fn no_event(end: &mut End, epoll: Epoll, what: &str) {
-    end.pause();
-    let result = epoll.events(0);
-    end.see(what, result);
-}
-
-/// Sends, each time when the other end is ready for it.
-fn send_in_step(end: &mut End, messages: &[&[u8]]) {
-    for message in messages {
-        end.meet();
-        end.send(message, 0);
-    }
-    end.meet();
-}
-
-/// dup(2).
-fn duplicate(fd: RawFd) -> RawFd {
-    // SAFETY: No memory is passed.
-    Errno::result(unsafe { libc::dup(fd) }).expect("dup")
-}
 
 cases! {
     /// EPOLL_CTL_MOD makes an event of what is there.
@@ -122,7 +87,7 @@ cases! {
     }, |right| {
         let epoll = Epoll::of(right.fd, IN);
         right.see("twice", epoll.add(right.fd, IN));
-        let other = duplicate(right.fd);
+        let other = call::duplicate(right.fd);
         right.see("duplicate", epoll.add(other, IN | OUT));
         right.meet();
         right.arrived(1);
@@ -151,7 +116,7 @@ cases! {
         left.meet();
     }, |right| {
         let epoll = Epoll::of(right.fd, IN);
-        let other = duplicate(right.fd);
+        let other = call::duplicate(right.fd);
         right.close();
         right.meet();
         event(right, epoll, "first");

@@ -140,10 +140,6 @@ cases! {
 
 /// Makes close(2) wait.
 fn linger_for(end: &mut End, seconds: i32) {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: seconds,
-    };
-    let result = call::set(end.fd, libc::SOL_SOCKET, libc::SO_LINGER, linger);
+    let result = call::linger(end.fd, seconds);
     end.see("linger", result);
 }

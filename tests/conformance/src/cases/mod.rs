@@ -36,7 +36,10 @@ mod zerocopy;
 
 use nix::errno::Errno;
 
-use crate::{call, case::Case, end::End};
+use crate::{call, case::Case, end::End, epoll::Epoll};
+
+/// Milliseconds in which an event that must come has come.
+const EVENT_PATIENCE_MS: i32 = 10_000;
 
 /// All cases, in the order in which they run.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
@@ -142,4 +145,32 @@ fn stream(end: &mut End, bytes: usize) {
     end.see("all came", all == call::pattern(0, bytes));
     end.recv(100, 0);
     end.recv(100, 0);
+}
+
+/// Closes so that the peer's connection is reset.
+fn reset(end: &mut End) {
+    call::linger(end.fd, 0).expect("SO_LINGER");
+    end.close();
+}
+
+/// Sends, each time when the other end is ready for it.
+fn send_in_step(end: &mut End, messages: &[&[u8]]) {
+    for message in messages {
+        end.meet();
+        end.send(message, 0);
+    }
+    end.meet();
+}
+
+/// Waits for an event.
+fn event(end: &mut End, epoll: Epoll, what: &str) {
+    let result = epoll.events(EVENT_PATIENCE_MS);
+    end.see(what, result);
+}
+
+/// Gives one time to come that shall not.
+fn no_event(end: &mut End, epoll: Epoll, what: &str) {
+    end.pause();
+    let result = epoll.events(0);
+    end.see(what, result);
 }

@@ -156,8 +156,7 @@ cases! {
     with_duplicate: |left| {
         left.meet();
     }, |right| {
-        // SAFETY: No memory is passed.
-        let other = Errno::result(unsafe { libc::dup(right.fd) }).expect("dup");
+        let other = call::duplicate(right.fd);
         call::set_nonblocking(other, true).expect("fcntl");
         no_call_waits(right);
         right.meet();

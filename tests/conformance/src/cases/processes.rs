@@ -19,8 +19,7 @@ use crate::{
 cases! {
     /// Two descriptors of one socket; it is closed with the last one.
     dup: |left| {
-        // SAFETY: No memory is passed.
-        let other = Errno::result(unsafe { libc::dup(left.fd) }).expect("dup");
+        let other = call::duplicate(left.fd);
         left.send(b"one ", 0);
         left.see("send by dup", call::send(other, b"two ", 0));
         left.close();
@@ -96,8 +95,7 @@ cases! {
 
     /// O_NONBLOCK belongs to the socket, not to the descriptor.
     nonblocking_by_dup: |left| {
-        // SAFETY: No memory is passed.
-        let other = Errno::result(unsafe { libc::dup(left.fd) }).expect("dup");
+        let other = call::duplicate(left.fd);
         call::set_nonblocking(other, true).expect("fcntl");
         left.recv(100, 0);
         call::set_nonblocking(left.fd, false).expect("fcntl");

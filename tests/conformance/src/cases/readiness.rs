@@ -2,6 +2,7 @@
 
 //! What poll, select and epoll say in each state of a connection.
 
+use super::reset;
 use crate::{
     call,
     case::cases,
@@ -48,16 +49,6 @@ fn until_polled(end: &mut End, events: i32) {
     end.until(&format!("poll says {}", what.text()), || {
         call::poll(fd, events, 0).is_ok_and(|seen| seen.0 & what.0 == what.0)
     });
-}
-
-/// Closes so that the peer's connection is reset.
-fn reset(end: &mut End) {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    call::set(end.fd, libc::SOL_SOCKET, libc::SO_LINGER, linger).expect("SO_LINGER");
-    end.close();
 }
 
 fn error(end: &mut End) {

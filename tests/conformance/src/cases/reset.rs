@@ -311,11 +311,7 @@ cases! {
 
 /// Makes close(2) reset.
 fn reset_on_close(end: &mut End) {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    let result = call::set(end.fd, libc::SOL_SOCKET, libc::SO_LINGER, linger);
+    let result = call::linger(end.fd, 0);
     end.see("linger", result);
 }
 

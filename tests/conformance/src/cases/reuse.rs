@@ -269,11 +269,7 @@ fn same_ports_after_reset(end: &mut End, first: bool) {
     let (listener, to, from) = with_ports(end);
     end.accelerate();
     if first {
-        let linger = libc::linger {
-            l_onoff: 1,
-            l_linger: 0,
-        };
-        call::set(end.fd, libc::SOL_SOCKET, libc::SO_LINGER, linger).expect("linger");
+        call::linger(end.fd, 0).expect("SO_LINGER");
     } else {
         broken(end);
         error(end);

@@ -26,14 +26,6 @@ fn before_modules(bench: &Bench) -> Result<Pair> {
     Ok(pair)
 }
 
-fn load_all(bench: &Bench) -> Result<()> {
-    bench.load_backend()?;
-    for guest in GUESTS {
-        bench.load(guest, "")?;
-    }
-    bench.wait_peers()
-}
-
 fn is_accelerated_and_right(pair: &Pair) -> Result<()> {
     pair.accelerate()?;
     pair.both_ways(BYTES, "", "")?;
@@ -42,7 +34,7 @@ fn is_accelerated_and_right(pair: &Pair) -> Result<()> {
 
 pub(super) fn idle(bench: &Bench) -> Result<()> {
     let pair = before_modules(bench)?;
-    load_all(bench)?;
+    bench.load_all()?;
     is_accelerated_and_right(&pair)
 }
 
@@ -50,7 +42,7 @@ pub(super) fn idle(bench: &Bench) -> Result<()> {
 pub(super) fn busy(bench: &Bench) -> Result<()> {
     let pair = before_modules(bench)?;
     let load = Load::start(&pair, BYTES)?;
-    load_all(bench)?;
+    bench.load_all()?;
     bench.wait("both directions are on the ring", || pair.is_accelerated())?;
     load.wait_for(BYTES)?;
     load.stop()?;
@@ -68,7 +60,7 @@ pub(super) fn sleeping_readers(bench: &Bench) -> Result<()> {
         reader.wait_asleep()?;
         readers.push(reader);
     }
-    load_all(bench)?;
+    bench.load_all()?;
     for (reader, (_, sender)) in readers.into_iter().zip(ends) {
         ensure!(reader.is_running(), "the reader was disturbed");
         sender.send(BYTES)?;

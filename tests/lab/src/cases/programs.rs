@@ -45,9 +45,6 @@ const STREAM: u64 = 64 << 20;
 /// Time for the programs of a test, one way.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Address of the second guest.
-const SERVER: &str = "10.77.0.12";
-
 /// A program that runs in the background of the second guest.
 struct Service<'a> {
     bench: &'a Bench,
@@ -101,7 +98,7 @@ fn program(bench: &Bench, line: &str) -> Result<String> {
 fn both_ways_of(bench: &Bench, least: u64, run: impl Fn() -> Result<String>) -> Result<()> {
     bench.unload_all()?;
     let (plain, plain_time) = timed(&run).context("over netfront")?;
-    load_all(bench)?;
+    bench.load_all()?;
     let before = through_rings(bench)?;
     let (ring, ring_time) = timed(&run).context("over the ring")?;
     let moved = through_rings(bench)? - before;
@@ -123,14 +120,6 @@ fn timed(run: &impl Fn() -> Result<String>) -> Result<(String, f64)> {
     Ok((text, start.elapsed().as_secs_f64()))
 }
 
-fn load_all(bench: &Bench) -> Result<()> {
-    bench.load_backend()?;
-    for guest in GUESTS {
-        bench.load(guest, "")?;
-    }
-    bench.wait_peers()
-}
-
 /// Bytes that the guests have put into rings.
 fn through_rings(bench: &Bench) -> Result<u64> {
     let [first, second] = GUESTS.map(|guest| bench.counter(guest, "tx_bytes"));
@@ -150,11 +139,12 @@ fn make_files(bench: &Bench) -> Result<()> {
 
 /// One stream, several, both directions, and without copying.
 pub(super) fn iperf3(bench: &Bench) -> Result<()> {
+    let server = GUEST2.address();
     let _server = Service::start(bench, "iperf3 --server", 5201)?;
     let modes = ["", "--reverse", "--parallel 8", "--bidir", "--zerocopy"];
     let runs = modes.map(|mode| {
         format!(
-            "iperf3 --client {SERVER} --bytes {STREAM} --json {mode} | python3 -c 'import json, sys; \
+            "iperf3 --client {server} --bytes {STREAM} --json {mode} | python3 -c 'import json, sys; \
              end = json.load(sys.stdin)[\"end\"]; \
              sums = [end[name][\"bytes\"] for name in end if name.startswith(\"sum_\")]; \
              print(\"{mode}\", len(sums), min(sums) > 0, max(sums) >= {STREAM})'"
@@ -167,6 +157,7 @@ pub(super) fn iperf3(bench: &Bench) -> Result<()> {
 
 /// A server of files with sendfile, TLS, and connections that are kept or not.
 pub(super) fn nginx(bench: &Bench) -> Result<()> {
+    let server = GUEST2.address();
     make_files(bench)?;
     bench.shell(
         GUEST2,
@@ -178,8 +169,8 @@ pub(super) fn nginx(bench: &Bench) -> Result<()> {
     )?;
     let _server = Service::start(bench, "nginx -c /tmp/nginx.conf", 8443)?;
     let (plain, tls) = (
-        format!("http://{SERVER}:8080"),
-        format!("https://{SERVER}:8443"),
+        format!("http://{server}:8080"),
+        format!("https://{server}:8443"),
     );
     let calm = "grep -c -e 'Socket errors' -e Non-2xx";
     let line = format!(
@@ -196,6 +187,7 @@ pub(super) fn nginx(bench: &Bench) -> Result<()> {
 
 /// Logins, copies both ways, and trees that are compared.
 pub(super) fn ssh(bench: &Bench) -> Result<()> {
+    let server = GUEST2.address();
     make_files(bench)?;
     let key = bench.shell(
         GUEST1,
@@ -213,13 +205,13 @@ pub(super) fn ssh(bench: &Bench) -> Result<()> {
     let _server = Service::start(bench, "/usr/sbin/sshd -D", 22)?;
     let line = format!(
         "exec 2>/tmp/ssh.log; rm -rf /tmp/there /tmp/back; \
-         ssh {SERVER} rm -rf /tmp/there; \
-         ssh {SERVER} sha256sum {FILES}/large; \
-         scp -q {SERVER}:{FILES}/large /tmp/there && sha256sum </tmp/there; \
-         scp -q {FILES}/large {SERVER}:/tmp/there && ssh {SERVER} 'sha256sum </tmp/there; rm /tmp/there'; \
-         cat {FILES}/large | ssh {SERVER} cat | sha256sum; \
-         rsync --archive --checksum {FILES}/ {SERVER}:/tmp/there/; \
-         rsync --archive --checksum {SERVER}:/tmp/there/ /tmp/back/; \
+         ssh {server} rm -rf /tmp/there; \
+         ssh {server} sha256sum {FILES}/large; \
+         scp -q {server}:{FILES}/large /tmp/there && sha256sum </tmp/there; \
+         scp -q {FILES}/large {server}:/tmp/there && ssh {server} 'sha256sum </tmp/there; rm /tmp/there'; \
+         cat {FILES}/large | ssh {server} cat | sha256sum; \
+         rsync --archive --checksum {FILES}/ {server}:/tmp/there/; \
+         rsync --archive --checksum {server}:/tmp/there/ /tmp/back/; \
          diff -r {FILES} /tmp/back && echo the same"
     );
     both_ways(bench, 5 * LARGE, &line)
@@ -227,10 +219,11 @@ pub(super) fn ssh(bench: &Bench) -> Result<()> {
 
 /// A server and a client that are written in Go, whose listeners are MPTCP's.
 pub(super) fn go(bench: &Bench) -> Result<()> {
+    let server = GUEST2.address();
     make_files(bench)?;
-    let server = format!("env HOME=/tmp caddy file-server --root {FILES} --listen :8081");
-    let _server = Service::start(bench, &server, 8081)?;
-    let url = format!("http://{SERVER}:8081");
+    let command = format!("env HOME=/tmp caddy file-server --root {FILES} --listen :8081");
+    let _server = Service::start(bench, &command, 8081)?;
+    let url = format!("http://{server}:8081");
     let sums = "grep -e responses -e Error";
     let line = format!(
         "curl --silent --fail {url}/large {url}/small {url}/large | sha256sum; \
@@ -242,20 +235,23 @@ pub(super) fn go(bench: &Bench) -> Result<()> {
 
 /// Messages of many sizes over several connections of one event loop in Python.
 pub(super) fn asyncio(bench: &Bench) -> Result<()> {
+    let server = GUEST2.address();
     push(bench, "/tmp/pair.py", include_str!("programs/pair.py"))?;
     let _server = Service::start(bench, "python3 /tmp/pair.py serve", 7801)?;
-    both_ways(bench, LARGE, &format!("python3 /tmp/pair.py {SERVER}"))
+    both_ways(bench, LARGE, &format!("python3 /tmp/pair.py {server}"))
 }
 
 /// The same in JavaScript.
 pub(super) fn node(bench: &Bench) -> Result<()> {
+    let server = GUEST2.address();
     push(bench, "/tmp/pair.js", include_str!("programs/pair.js"))?;
     let _server = Service::start(bench, "node /tmp/pair.js serve", 7802)?;
-    both_ways(bench, LARGE, &format!("node /tmp/pair.js {SERVER}"))
+    both_ways(bench, LARGE, &format!("node /tmp/pair.js {server}"))
 }
 
 /// Sockets that a kernel uses by itself are left alone, and work: NFS.
 pub(super) fn nfs(bench: &Bench) -> Result<()> {
+    let server = GUEST2.address();
     make_files(bench)?;
     let release = bench.shell(GUEST1, "uname -r")?;
     insert_modules(bench, release.trim(), &["nfsd", "nfsv4"])?;
@@ -269,7 +265,7 @@ pub(super) fn nfs(bench: &Bench) -> Result<()> {
         ),
     )?;
     let line = format!(
-        "mkdir -p /mnt && mount.nfs {SERVER}:/ /mnt -o vers=4.2,ro && \
+        "mkdir -p /mnt && mount.nfs {server}:/ /mnt -o vers=4.2,ro && \
          sha256sum /mnt/large /mnt/small && umount /mnt"
     );
     let result = left_alone(bench, || program(bench, &line));
