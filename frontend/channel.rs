@@ -21,10 +21,7 @@ use crate::region::{
     OwnRegion,
     PeerRegion, //
 };
-use crate::slots::{
-    Shortage,
-    Slots, //
-};
+use crate::slots::Slots;
 use crate::stream::AdoptedStream;
 use crate::wires::Wires;
 use core::fmt;
@@ -52,13 +49,11 @@ use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::wire::{
     root,
     SlotId,
-    CHUNK_PAGES,
     CONTROL_ENTRIES, //
 };
 use xenvmc_core::{
     Decline,
     Error as Violation,
-    Extent,
     Words, //
 };
 use xenvmc_net::lock::BhSpinLock;
@@ -67,12 +62,6 @@ use xenvmc_xen::word::VirtFence;
 
 /// How long a reader may have left without asking to hear of the next byte, until the upkeep asks in its place.
 const REARM_MS: u32 = 50;
-
-/// Chunks that the arena has beyond what is in use: a ring that grows cannot wait for the peer to map one.
-const CHUNKS_AHEAD: u32 = 1;
-
-/// How long the arena is not tried to grow after it could not.
-const GROWTH_PAUSE_MS: i64 = 1_000;
 
 /// Both ends of a channel as this guest sees them.
 #[pin_data]
@@ -93,8 +82,9 @@ pub(crate) struct Channel {
     ended: Atomic<bool>,
     #[pin]
     pub(crate) control: Mutex<Control>,
+    /// When the arena could not grow.
     #[pin]
-    growing: Mutex<Option<Instant<Monotonic>>>,
+    pub(crate) growing: Mutex<Option<Instant<Monotonic>>>,
     #[pin]
     slots: BhSpinLock<Slots>,
     #[pin]
@@ -345,104 +335,6 @@ impl Channel {
         )
     }
 
-    /// Calls `take`, and grows the arena if it says that this would help, or if too little is left. Process context.
-    fn with_room<R>(
-        &self,
-        mut take: impl FnMut(&mut Slots) -> core::result::Result<R, Shortage>,
-    ) -> core::result::Result<R, Decline> {
-        let mut taken = take(&mut self.slots.lock());
-        if let Err(Shortage::Chunks(chunks)) = taken {
-            self.grow(chunks + CHUNKS_AHEAD);
-            // The peer has to map it first, unless somebody else has freed what we need.
-            taken = take(&mut self.slots.lock());
-        }
-        let granted = {
-            let mut slots = self.slots.lock();
-            let arena = slots.arena();
-            let is_short = arena.used() + CHUNK_PAGES > arena.granted() * CHUNK_PAGES;
-            (is_short && arena.granted() < arena.limit()).then(|| arena.granted())
-        };
-        if let Some(chunks) = granted {
-            self.grow(chunks + CHUNKS_AHEAD);
-        }
-        taken.map_err(|shortage| match shortage {
-            Shortage::Decline(reason) => reason,
-            Shortage::Chunks(_) => Decline::NoMemory,
-        })
-    }
-
-    /// Grows the arena to `chunks` chunks, or as far as memory goes.
-    fn grow(&self, chunks: u32) {
-        let mut failed_at = self.growing.lock();
-        if failed_at.is_some_and(|at| at.elapsed().as_millis() < GROWTH_PAUSE_MS) {
-            return;
-        }
-        let (granted, limit) = {
-            let mut slots = self.slots.lock();
-            (slots.arena().granted(), slots.arena().limit())
-        };
-        if granted >= limit {
-            return;
-        }
-        for chunk in granted..chunks.min(limit) {
-            if let Err(error) = self.own.add_chunk(chunk) {
-                warn_no_growth(self, error);
-                *failed_at = Some(Instant::now());
-                break;
-            }
-            // We know of it /before/ the peer does, which may have mapped it a moment later.
-            if self.slots.lock().arena().grow(chunk + 1).is_err() {
-                break;
-            }
-            self.own.publish_chunks(chunk + 1);
-        }
-        self.notify();
-    }
-
-    /// Takes a slot for `stream`, zeroed. Process context.
-    pub(crate) fn take_slot(
-        &self,
-        stream: &Arc<AdoptedStream>,
-    ) -> core::result::Result<SlotId, Decline> {
-        let id = self.with_room(|slots| slots.take(stream))?;
-        let zeroed = self.own.page(id.page()).map(|page| {
-            page.write(
-                id.offset() as usize,
-                &[0; xenvmc_core::wire::SLOT_SIZE as usize],
-            )
-        });
-        match zeroed {
-            Some(Ok(())) => Ok(id),
-            _ => {
-                self.put_slot(id);
-                Err(Decline::Other)
-            }
-        }
-    }
-
-    /// Gives a slot back.
-    pub(crate) fn put_slot(&self, id: SlotId) {
-        let holder = self.slots.lock().put(id);
-        drop(holder);
-    }
-
-    /// Takes an extent of 2^`order` pages. Process context.
-    pub(crate) fn take_extent(&self, order: u8) -> core::result::Result<Extent, Decline> {
-        self.with_room(|slots| slots.allocate(order))
-    }
-
-    /// Takes an extent of 2^`order` pages for a connection that has a smaller one. Process context.
-    ///
-    /// What rings have grown to is half of the arena at most, so that there are small ones left for further connections.
-    pub(crate) fn take_spare_extent(&self, order: u8) -> core::result::Result<Extent, Decline> {
-        self.with_room(|slots| slots.allocate_spare(order))
-    }
-
-    /// Gives an extent back. Softirq or process context.
-    pub(crate) fn put_extent(&self, extent: Extent) {
-        self.slots.lock().free(extent);
-    }
-
     /// The connections that have slots; for walks that take other locks. Process context.
     ///
     /// # Errors
@@ -505,11 +397,4 @@ impl Channel {
             arena.limit(),
         )
     }
-}
-
-fn warn_no_growth(channel: &Channel, error: Error) {
-    pr_warn!(
-        "domain {}: the arena could not grow: {error:?}\n",
-        channel.peer.domid()
-    );
 }

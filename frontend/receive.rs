@@ -23,9 +23,9 @@ use crate::unread::{
     unread, //
 };
 use crate::{
+    policy,
     ready,
-    spin,
-    stream, //
+    spin, //
 };
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -146,12 +146,13 @@ fn receive_some(
             Pass::Error(error) => return or_copied(copied, error),
         }
         if copied >= target || (len == 0 && has_bytes(stream)) {
-            stream::moved_over_tcp(stream, copied);
+            policy::moved_over_tcp(stream, copied);
             leave_armed(stream);
             return Ok(copied);
         }
         if is_peek && copied > 0 && copied == peeked {
             // What woke us cannot be peeked at: it lies behind an urgent byte, or TCP's second segment.
+            leave_armed(stream);
             return Ok(copied);
         }
         // TCP wakes us only when it has SO_RCVLOWAT bytes itself: better less than for ever.

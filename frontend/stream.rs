@@ -16,6 +16,7 @@ use crate::frontend::Frontend;
 use crate::handshake::Agreement;
 use crate::link::Link;
 use crate::peer::Peer;
+use crate::policy::Traffic;
 use crate::spin::Experience;
 use crate::unread;
 use core::fmt;
@@ -123,10 +124,8 @@ pub(crate) struct Stream {
     pub(crate) readiness: Atomic<u32>,
     /// Number of our request for it, 0 = none.
     request: Atomic<u32>,
-    /// Calls that moved bytes over TCP, for the policy.
-    calls: Atomic<u32>,
-    /// Bytes that they moved.
-    moved: Atomic<u64>,
+    /// What went over TCP.
+    pub(crate) traffic: Traffic,
     /// The sending direction is on the ring; a copy for those who have no lock.
     pub(crate) sends_to_ring: Atomic<bool>,
     /// Bytes of the sender's extent, likewise.
@@ -170,8 +169,7 @@ impl Stream {
             ended: Atomic::new(false),
             readiness: Atomic::new(0),
             request: Atomic::new(0),
-            calls: Atomic::new(0),
-            moved: Atomic::new(0),
+            traffic: Traffic::new(),
             sends_to_ring: Atomic::new(false),
             extent_bytes: Atomic::new(0),
             has_pending_records: Atomic::new(false),
@@ -275,17 +273,6 @@ impl Stream {
         self.ended.store(true, Release);
     }
 
-    /// Notes that a call moved `bytes` bytes over TCP; true = the connection is worth asking for.
-    fn is_worth_asking(&self, bytes: usize) -> bool {
-        let threshold = self.frontend.settings().upgrade;
-        let calls = self.calls.fetch_add(1, Relaxed).wrapping_add(1);
-        let moved = self
-            .moved
-            .fetch_add(bytes as u64, Relaxed)
-            .wrapping_add(bytes as u64);
-        calls >= threshold.calls || moved >= threshold.bytes
-    }
-
     /// Whether any byte went through the ring, either way.
     pub(crate) fn has_used_ring(&self) -> bool {
         self.sent.load(Relaxed) != 0 || self.received.load(Relaxed) != 0
@@ -315,38 +302,6 @@ impl Stream {
     /// The peer does not want this connection.
     pub(crate) fn refused(&self, reason: Decline) {
         pr_debug!("a connection was refused: {}\n", reason.name());
-    }
-}
-
-/// Notes that a call moved `bytes` bytes over TCP, and asks for the ring when that is worth while. Process context, no
-/// lock held.
-#[inline]
-pub(crate) fn moved_over_tcp(stream: &Arc<AdoptedStream>, bytes: usize) {
-    // A request may overtake the packet that establishes the other end's socket, and would be refused for good.
-    if stream.phase() == Phase::Plain
-        && stream.is_worth_asking(bytes)
-        && stream.socket().is_confirmed()
-    {
-        ask(stream);
-    }
-}
-
-#[cold]
-fn ask(stream: &Arc<AdoptedStream>) {
-    let frontend = stream.frontend();
-    if !frontend.settings().is_enabled()
-        || stream.agreement().lock().state() != xenvmc_core::connection::State::Plain
-    {
-        return;
-    }
-    let Some(channel) = stream.peer().channel() else {
-        return frontend.want_channel(stream.peer());
-    };
-    if !channel.is_open() {
-        return;
-    }
-    if let Err(reason) = crate::handshake::ask(stream, &channel) {
-        frontend.counters().decline(reason);
     }
 }
 
@@ -449,8 +404,7 @@ impl StreamExt for AdoptedStream {
         guard.state().stay = false;
         guard.state().needs_order = None;
         *self.agreement.lock() = Agreement::new();
-        self.calls.store(0, Relaxed);
-        self.moved.store(0, Relaxed);
+        self.traffic.reset();
         self.set_phase(Phase::Plain);
         drop(guard);
         drop(reader);

@@ -15,6 +15,7 @@ use crate::stream::{
 };
 use crate::switch::Growth;
 use crate::{
+    policy,
     ready,
     spin,
     switch, //
@@ -83,7 +84,7 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
     let mut timeout = stream.socket().send_timeout(flags.any(Flags::DONTWAIT));
     if stream.phase() != Phase::Active || message.is_empty() {
         let sent = over_tcp(stream, message, &mut timeout, 0)?;
-        stream::moved_over_tcp(stream, sent);
+        policy::moved_over_tcp(stream, sent);
         return Ok(sent);
     }
     ready::attempt(stream);

@@ -2,16 +2,6 @@
 
 //! When a connection is worth a ring, and how long to look before sleeping.
 
-/// When to ask for the acceleration of a connection; one per connection, under its socket lock.
-///
-/// A connection that carries one request must not pay for a ring, so some sends or some bytes have
-/// to come first, in either direction.
-#[derive(Clone, Copy, Debug)]
-pub struct Upgrade {
-    calls: u32,
-    bytes: u64,
-}
-
 /// From when on a connection is worth a ring: whichever comes first.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Threshold {
@@ -21,37 +11,20 @@ pub struct Threshold {
     pub bytes: u64,
 }
 
-impl Upgrade {
-    /// A connection that carried nothing yet.
+impl Threshold {
+    /// Whether a connection that moved `bytes` bytes in `calls` calls over TCP, either way, is worth asking for. One
+    /// that carries a single request must not pay for a ring.
     ///
     /// ```
-    /// use xenvmc_core::policy::{Threshold, Upgrade};
+    /// use xenvmc_core::policy::Threshold;
     ///
-    /// let mut upgrade = Upgrade::new();
     /// let threshold = Threshold { calls: 3, bytes: 1000 };
-    /// assert!(!upgrade.handle_bytes(10, threshold));
-    /// assert!(upgrade.handle_bytes(990, threshold));
+    /// assert!(!threshold.is_reached(2, 999));
+    /// assert!(threshold.is_reached(3, 2));
+    /// assert!(threshold.is_reached(1, 1000));
     /// ```
-    pub const fn new() -> Self {
-        Self { calls: 0, bytes: 0 }
-    }
-
-    /// Notes a call that moved `bytes` bytes; true = the connection is worth asking for.
-    pub fn handle_bytes(&mut self, bytes: u64, threshold: Threshold) -> bool {
-        self.calls = self.calls.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.is_due(threshold)
-    }
-
-    /// Whether the connection is worth asking for.
-    pub const fn is_due(&self, threshold: Threshold) -> bool {
-        self.calls >= threshold.calls || self.bytes >= threshold.bytes
-    }
-}
-
-impl Default for Upgrade {
-    fn default() -> Self {
-        Self::new()
+    pub const fn is_reached(&self, calls: u32, bytes: u64) -> bool {
+        calls >= self.calls || bytes >= self.bytes
     }
 }
 

@@ -10,8 +10,7 @@ use xenvmc_core::{
     },
     policy::{
         Spin,
-        Threshold,
-        Upgrade, //
+        Threshold, //
     },
 };
 
@@ -200,26 +199,19 @@ fn events_of_the_peer() {
     }
 }
 
-/// Whichever threshold comes first.
+/// Whichever comes first.
 #[test]
-fn upgrade_is_due_by_calls_or_bytes() {
+fn worth_asking_by_calls_or_bytes() {
     let threshold = Threshold {
         calls: 10,
         bytes: 1 << 20,
     };
-    let mut calls = Upgrade::new();
-    assert_eq!(
-        (1..=12).find(|_| calls.handle_bytes(1, threshold)),
-        Some(10)
-    );
-    let mut bytes = Upgrade::default();
-    assert!(!bytes.handle_bytes((1 << 20) - 1, threshold));
-    assert!(bytes.handle_bytes(1, threshold));
-    let mut huge = Upgrade::new();
-    huge.handle_bytes(u64::MAX, threshold);
-    assert!(huge.handle_bytes(u64::MAX, threshold));
+    assert!(!threshold.is_reached(9, (1 << 20) - 1));
+    assert!(threshold.is_reached(10, 10));
+    assert!(threshold.is_reached(1, 1 << 20));
+    assert!(threshold.is_reached(u32::MAX, u64::MAX));
     let at_once = Threshold { calls: 0, bytes: 0 };
-    assert!(Upgrade::new().is_due(at_once));
+    assert!(at_once.is_reached(0, 0));
 }
 
 /// What comes soon, or soon after a short sleep, is waited for with the whole cap.

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Which connections are asked for: those that have moved enough over TCP to be worth a ring.
+
+use crate::handshake;
+use crate::stream::{
+    AdoptedStream,
+    Phase, //
+};
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
+use kernel::sync::Arc;
+use xenvmc_core::connection::State;
+use xenvmc_core::policy::Threshold;
+
+/// What a connection has moved over TCP since it began, or since its last channel was over.
+pub(crate) struct Traffic {
+    calls: Atomic<u32>,
+    bytes: Atomic<u64>,
+}
+
+impl Traffic {
+    /// None.
+    pub(crate) fn new() -> Self {
+        Self {
+            calls: Atomic::new(0),
+            bytes: Atomic::new(0),
+        }
+    }
+
+    /// Begins anew.
+    pub(crate) fn reset(&self) {
+        self.calls.store(0, Relaxed);
+        self.bytes.store(0, Relaxed);
+    }
+
+    /// Counts a call that moved `bytes` bytes, and returns whether they all together reach `threshold`.
+    fn reaches(&self, bytes: usize, threshold: Threshold) -> bool {
+        let calls = self.calls.fetch_add(1, Relaxed).wrapping_add(1);
+        let bytes = bytes as u64;
+        let moved = self.bytes.fetch_add(bytes, Relaxed).wrapping_add(bytes);
+        threshold.is_reached(calls, moved)
+    }
+}
+
+/// Notes that a call moved `bytes` bytes over TCP, and asks for the ring when that is worth while. Process context, no
+/// lock held.
+#[inline]
+pub(crate) fn moved_over_tcp(stream: &Arc<AdoptedStream>, bytes: usize) {
+    let threshold = stream.frontend().settings().upgrade;
+    // A request may overtake the packet that establishes the other end's socket, and would be refused for good.
+    if stream.phase() == Phase::Plain
+        && stream.traffic.reaches(bytes, threshold)
+        && stream.socket().is_confirmed()
+    {
+        ask(stream);
+    }
+}
+
+#[cold]
+fn ask(stream: &Arc<AdoptedStream>) {
+    let frontend = stream.frontend();
+    if !frontend.settings().is_enabled() || stream.agreement().lock().state() != State::Plain {
+        return;
+    }
+    let Some(channel) = stream.peer().channel() else {
+        return frontend.want_channel(stream.peer());
+    };
+    if !channel.is_open() {
+        return;
+    }
+    if let Err(reason) = handshake::ask(stream, &channel) {
+        frontend.counters().decline(reason);
+    }
+}
