@@ -382,6 +382,14 @@ impl Channel {
         self.unarmed.xchg(false, Full)
     }
 
+    /// Notes that a ring is larger than at first: it is taken back when the connection is idle. Any context but hard
+    /// interrupts.
+    pub(crate) fn note_large(&self) {
+        if let Some(wires) = &*self.wires.lock() {
+            wires.watch_idle();
+        }
+    }
+
     /// Writes what users may want to know of the channel, in one line.
     pub(crate) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut slots = self.slots.lock();

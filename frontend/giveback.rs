@@ -11,7 +11,8 @@ use crate::stream::{
     AdoptedStream,
     Phase,
     Reader,
-    Stream, //
+    Stream,
+    StreamExt, //
 };
 use crate::{
     switch,
@@ -39,6 +40,7 @@ use xenvmc_core::wire::{
     slot, //
 };
 use xenvmc_core::{
+    Decline,
     Error as Violation,
     Extent,
     Words, //
@@ -98,6 +100,27 @@ pub(crate) fn finish_sending(
         switch::publish(stream, sender, link)?;
     }
     Ok(sender.outbound.is_settled())
+}
+
+/// Puts both directions on TCP for good, without waiting for the peer: who reads takes what is in the rings first. The socket
+/// stays ours. Process context, no lock held.
+pub(crate) fn leave_for_good(stream: &AdoptedStream, reason: Decline) {
+    let mut guard = stream.lock();
+    let Some(link) = guard.state().link.clone() else {
+        return;
+    };
+    stream.frontend().counters().decline(reason);
+    guard.state().stay = true;
+    let result = finish_sending(stream, &mut guard, &link);
+    drop(guard);
+    link.set_receive_flags(wire::RX_RETURN);
+    link.post();
+    // Writers that wait for room in the ring find TCP's.
+    stream.wake_to_look();
+    stream.socket().write_space();
+    if let Err(violation) = result {
+        link.channel().violation(violation);
+    }
 }
 
 /// Does what the peer asks of our sending direction: back to TCP, for good. Also publishes what was left for want of room
@@ -279,10 +302,7 @@ const IPV6_ADDRFORM: (i32, i32) = (41, 1);
 pub(crate) fn before_option(stream: &Arc<AdoptedStream>, level: i32, name: i32) {
     let tcp = level == 6 && TCP_OPTIONS.contains(&name);
     if tcp || (level, name) == IPV6_ADDRFORM {
-        stream
-            .frontend()
-            .counters()
-            .decline(xenvmc_core::Decline::Option);
+        stream.frontend().counters().decline(Decline::Option);
         give_back(stream);
     }
 }

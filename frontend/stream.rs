@@ -97,6 +97,8 @@ pub(crate) struct Sender {
     pub(crate) holds_more: bool,
     /// Order of the ring that there was no room for, and without which the connection stays on TCP.
     pub(crate) needs_order: Option<u8>,
+    /// [`Stream::sent`] when it was last looked whether the connection is idle.
+    pub(crate) sent_before: u64,
 }
 
 /// What `poll` and notices look at: the reader's position when it last left.
@@ -205,6 +207,7 @@ impl Stream {
             declined: None,
             holds_more: false,
             needs_order: None,
+            sent_before: 0,
         };
         (stream, sender)
     }

@@ -137,6 +137,9 @@ fn enter(
     if !net::is_co_resident_route(guard) {
         return Ok(Err(Decline::Route));
     }
+    if !stream.peer().has_address(stream.tuple().dst) {
+        return Ok(Err(Decline::NotCoResident));
+    }
     collect(guard.state(), link)?;
     let extent = match guard.state().needs_order {
         Some(order) => link.channel().take_spare_extent(order),
@@ -164,6 +167,9 @@ fn enter(
     stream.extent_bytes.store(extent.bytes(), Release);
     stream.sends_to_ring.store(true, Release);
     stream.frontend().counters().ring_entered.inc();
+    if extent.order() > stream.frontend().settings().initial_order {
+        link.channel().note_large();
+    }
     publish(stream, sender, link)?;
     Ok(Ok(()))
 }
@@ -247,8 +253,37 @@ pub(crate) fn grow(
     sender.holds_more = true;
     stream.extent_bytes.store(larger.bytes(), Release);
     stream.frontend().counters().ring_grown.inc();
+    link.channel().note_large();
     publish(stream, sender, link)?;
     Ok(Growth::Done)
+}
+
+/// Goes on in an extent of the size that rings have at first; true = done. The reader has read everything, so that the larger
+/// one can be taken back at once.
+///
+/// # Errors
+///
+/// If the peer has broken the protocol.
+pub(crate) fn shrink(
+    stream: &AdoptedStream,
+    sender: &mut Sender,
+    link: &Link,
+) -> core::result::Result<bool, Violation> {
+    let Mode::Ring { seq, .. } = sender.outbound.mode() else {
+        return Ok(false);
+    };
+    let order = stream.frontend().settings().initial_order;
+    let Ok(smaller) = link.channel().take_extent(order) else {
+        return Ok(false);
+    };
+    if sender.outbound.enter_ring(smaller, seq).is_err() {
+        link.channel().put_extent(smaller);
+        return Ok(false);
+    }
+    stream.extent_bytes.store(smaller.bytes(), Release);
+    stream.frontend().counters().ring_shrunk.inc();
+    publish(stream, sender, link)?;
+    Ok(true)
 }
 
 /// Takes an extent of 2^`order` pages, or a smaller one that is still larger than one of 2^`than` pages.

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What runs a channel: its event channel, and the two work items that an event starts. One of each per channel.
+//! What runs a channel: its event channel, the two work items that an event starts, and the one that
+//! looks after idle connections. One of each per channel.
 //!
 //! They refer to the channel and the channel to them; [`Wires::cut`] takes them apart.
 
 use crate::channel::Channel;
+use crate::idle::{
+    Idle,
+    IDLE_MS, //
+};
 use crate::notices;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
@@ -94,6 +99,7 @@ pub(crate) struct Wires {
     event: event::Channel<Interrupt>,
     bottom: Arc<Task<BottomHalf>>,
     upkeep: Arc<Task<Upkeep>>,
+    idle: Arc<Task<Idle>>,
 }
 
 impl Wires {
@@ -114,6 +120,11 @@ impl Wires {
             Arc::new(Upkeep(channel.clone()), GFP_KERNEL)?,
             "xenvmc_upkeep",
         )?;
+        let idle = new_task!(
+            Queue::Unbound,
+            Arc::new(Idle(channel.clone()), GFP_KERNEL)?,
+            "xenvmc_idle",
+        )?;
         let interrupt = Arc::new(
             Interrupt {
                 channel: channel.clone(),
@@ -132,6 +143,7 @@ impl Wires {
                 event,
                 bottom,
                 upkeep,
+                idle,
             },
             GFP_KERNEL,
         )?)
@@ -157,10 +169,16 @@ impl Wires {
         self.upkeep.kick_after(delay_ms);
     }
 
-    /// Stops both work items for ever and waits for them. Process context, in neither of them. The event channel closes
+    /// Asks to look for idle connections a while later.
+    pub(crate) fn watch_idle(&self) {
+        self.idle.kick_after(IDLE_MS);
+    }
+
+    /// Stops the work items for ever and waits for them. Process context, in none of them. The event channel closes
     /// when the last reference is dropped.
     pub(crate) fn cut(&self) {
         self.bottom.stop();
         self.upkeep.stop();
+        self.idle.stop();
     }
 }

@@ -24,6 +24,7 @@ mod establish;
 mod frontend;
 mod giveback;
 mod handshake;
+mod idle;
 mod link;
 mod notices;
 mod parting;

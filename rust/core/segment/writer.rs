@@ -182,22 +182,29 @@ impl Writer {
         )))
     }
 
-    /// An extent that the reader has left for good, when it says that it entered `entered` records.
-    /// To be called until it returns `None`.
+    /// An extent that the reader has left for good, when it says that it entered `entered` records; `is_all_read` = it
+    /// also says that it read all that was ever produced, and so has nothing to look for in any extent but the current
+    /// one. To be called until it returns `None`.
     ///
     /// # Errors
     ///
     /// [`SegmentError::Entered`] if there are not so many records, or there were more before.
-    pub fn poll_free(&mut self, entered: u32) -> Result<Option<Extent>, SegmentError> {
+    pub fn poll_free(
+        &mut self,
+        entered: u32,
+        is_all_read: bool,
+    ) -> Result<Option<Extent>, SegmentError> {
         self.handle_entered(entered)?;
         let (told, wanted) = (self.told, self.wanted);
         let (entered, published) = (self.entered, self.published);
         let in_use =
             |extent: Extent, mode| matches!(mode, Mode::Ring { extent: e, .. } if e == extent);
+        let is_left =
+            |live: &Live| published.wrapping_sub(entered) <= published.wrapping_sub(live.until);
         let done = |live: &Live| {
             !in_use(live.extent, told)
                 && !in_use(live.extent, wanted)
-                && published.wrapping_sub(entered) <= published.wrapping_sub(live.until)
+                && (is_all_read || is_left(live))
         };
         let place = self.live.iter_mut().find(|l| l.as_ref().is_some_and(done));
         Ok(place.and_then(Option::take).map(|live| live.extent))

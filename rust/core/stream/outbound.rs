@@ -215,16 +215,29 @@ impl Outbound {
         own.word(slot::TX_FLAGS).store_release(wire::TX_END);
     }
 
+    /// Whether the reader has read all that was ever produced.
+    ///
+    /// # Errors
+    ///
+    /// The peer's index is impossible.
+    pub fn is_all_read<P: Words>(&mut self, peer: &P) -> Result<bool, Error> {
+        // The index /before/ an extent is written for another connection. Partner: `Inbound::publish`.
+        let cons = peer.word(slot::RX_CONS).load_acquire();
+        self.producer.free(cons)?;
+        Ok(cons == self.producer.prod())
+    }
+
     /// An extent that the reader has left for good; to be called until it returns `None`.
     ///
     /// # Errors
     ///
-    /// [`SegmentError::Entered`] if the peer's count is impossible.
+    /// The peer's index is impossible; [`SegmentError::Entered`] if its count is.
     pub fn poll_free<P: Words>(&mut self, peer: &P) -> Result<Option<Extent>, Error> {
+        let is_all_read = self.is_all_read(peer)?;
         // The count /before/ the extent is written for another connection. Partner:
         // `Inbound::publish`.
         let entered = peer.word(slot::RX_SEGMENTS).load_acquire();
-        Ok(self.writer.poll_free(entered)?)
+        Ok(self.writer.poll_free(entered, is_all_read)?)
     }
 
     /// Number of extents that are held, the current one among them.

@@ -196,6 +196,35 @@ fn a_ring_grows() {
     assert_eq!(line.out.poll_free(&line.rx), Ok(Some(small)));
 }
 
+/// protocol §6.8: the ring of an idle connection shrinks, and the reader need not wake up for the old extent to come back.
+#[test]
+fn an_idle_ring_shrinks() {
+    let mut line = Line::new();
+    let (large, small) = (extent(4, 2), extent(0, 0));
+    line.out.enter_ring(large, 9).unwrap();
+    line.publish();
+    line.produce(10);
+    assert_eq!(line.look(9, 9).bytes(), 10);
+    line.inbound.consume(6);
+    line.tell();
+    line.out.enter_ring(small, 9).unwrap();
+    assert_eq!(line.out.poll_free(&line.rx), Ok(None), "not published");
+    line.publish();
+    assert_eq!(line.out.poll_free(&line.rx), Ok(None), "not read");
+    line.inbound.consume(4);
+    line.tell();
+    assert_eq!(word(&line.rx, slot::RX_SEGMENTS), 1, "not entered");
+    assert_eq!(line.out.poll_free(&line.rx), Ok(Some(large)));
+    assert_eq!(line.out.poll_free(&line.rx), Ok(None), "in use");
+
+    line.produce(5);
+    let next = Source::Ring {
+        extent: small,
+        bytes: 5,
+    };
+    assert_eq!(line.look(9, 9), next);
+}
+
 /// protocol §6.5.4: a full log holds everything back, and what waits is not fixed.
 #[test]
 fn a_full_log_holds_back() {
@@ -270,7 +299,7 @@ fn extents_are_not_forgotten() {
         at_seq: 0,
     };
     assert_eq!(writer.poll_publish(0, 0), Ok(Some((0, expected))));
-    while let Some(extent) = writer.poll_free(0).unwrap() {
+    while let Some(extent) = writer.poll_free(0, false).unwrap() {
         held.retain(|&e| e != extent);
     }
     assert_eq!(held, [extent(9, 0)]);

@@ -63,6 +63,10 @@ fn table() -> MutexGuard<'static, Table> {
 }
 
 fn main() {
+    if let Err(errno) = sys::allow_descriptors() {
+        eprintln!("setrlimit: {}", sys::name(errno));
+        return;
+    }
     if let Err(errno) = sys::count_signals(true) {
         eprintln!("sigaction: {}", sys::name(errno));
         return;
@@ -184,6 +188,7 @@ fn obey(order: &Order) -> Result<Answer, String> {
             Ok(outcome(sys::close(fd)))
         }
         "set" => set(order),
+        "each" => each(order),
         "error" => {
             let value = sys::option(socket(order)?.fd, libc::SOL_SOCKET, libc::SO_ERROR);
             Ok(outcome(value.and_then(|errno| {
@@ -218,6 +223,25 @@ fn obey(order: &Order) -> Result<Answer, String> {
         }
         other => Err(format!("no such order: {other}")),
     }
+}
+
+/// Carries out an order for each socket of a range, one after the other; the sum of what they moved, and the first error.
+fn each(order: &Order) -> Result<Answer, String> {
+    let (first, last): (u64, u64) = (order.get("first")?, order.get("last")?);
+    let verb: String = order.get("verb")?;
+    let (mut bytes, mut count) = (0, 0);
+    for handle in first..=last {
+        let answer = obey(&order.with(&verb, "socket", handle))?;
+        if let Some(error) = answer.find("error") {
+            return Err(format!("{verb}, socket {handle}: {error}"));
+        }
+        bytes += answer
+            .find("bytes")
+            .and_then(|bytes| bytes.parse::<u64>().ok())
+            .unwrap_or(0);
+        count += 1;
+    }
+    Ok(Answer::default().with("bytes", bytes).with("count", count))
 }
 
 fn set(order: &Order) -> Result<Answer, String> {

@@ -30,6 +30,17 @@ impl Order {
         })
     }
 
+    /// The same order with another verb and one more word.
+    pub(crate) fn with(&self, verb: &str, name: &str, value: impl Display) -> Self {
+        let mut words = self.words.clone();
+        words.insert(name.to_owned(), value.to_string());
+        Self {
+            id: self.id,
+            verb: verb.to_owned(),
+            words,
+        }
+    }
+
     /// A word's value, if it is there.
     pub(crate) fn find<T: FromStr>(&self, name: &str) -> Option<T> {
         self.words.get(name)?.parse().ok()
@@ -51,6 +62,17 @@ impl Answer {
     pub(crate) fn with(mut self, name: &str, value: impl Display) -> Self {
         self.0.push_str(&format!(" {name}={value}"));
         self
+    }
+
+    /// A word's value, if it is there.
+    pub(crate) fn find(&self, name: &str) -> Option<&str> {
+        let mut pairs = self
+            .0
+            .split_whitespace()
+            .filter_map(|word| word.split_once('='));
+        pairs
+            .find(|(other, _)| *other == name)
+            .map(|(_, value)| value)
     }
 
     /// What follows the order's number.

@@ -43,6 +43,19 @@ fn header(pieces: &mut [libc::iovec]) -> libc::msghdr {
     header
 }
 
+/// Lets the process have as many descriptors as it may.
+pub(crate) fn allow_descriptors() -> Result<(), Errno> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is valid for writes.
+    check_int(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is valid for reads.
+    check_int(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }).map(drop)
+}
+
 /// write(2).
 pub(crate) fn write(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
     // SAFETY: `bytes` is valid for reads of its length.

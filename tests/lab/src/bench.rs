@@ -227,7 +227,12 @@ impl Bench {
 
     /// One more such process.
     pub(crate) fn another_peer(&self, guest: Machine) -> Result<Arc<Peer>> {
-        Peer::start(&self.lab, guest)
+        Peer::start(&self.lab, guest, &[])
+    }
+
+    /// One in a network namespace of a guest.
+    pub(crate) fn peer_in_namespace(&self, guest: Machine, name: &str) -> Result<Arc<Peer>> {
+        Peer::start(&self.lab, guest, &["ip", "netns", "exec", name])
     }
 
     /// A port that no test had before.
@@ -442,6 +447,12 @@ impl Bench {
             }
             Ok(true)
         })
+    }
+
+    /// Memory in KiB that a machine can give to programs.
+    pub(crate) fn available_memory(&self, machine: Machine) -> Result<u64> {
+        let line = "sync; echo 3 >/proc/sys/vm/drop_caches; awk '/^MemAvailable/ { print $2 }' /proc/meminfo";
+        Ok(self.shell(machine, line)?.parse()?)
     }
 
     /// Xen's number of a guest.

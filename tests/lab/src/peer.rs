@@ -157,14 +157,19 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Starts the program in a guest.
-    pub(crate) fn start(lab: &Arc<Lab>, machine: Machine) -> Result<Arc<Self>> {
+    /// Starts the program in a guest; `wrapper` is what it is started with.
+    pub(crate) fn start(lab: &Arc<Lab>, machine: Machine, wrapper: &[&str]) -> Result<Arc<Self>> {
+        let line: Vec<String> = wrapper
+            .iter()
+            .chain(&[PROGRAM])
+            .map(|word| (*word).to_owned())
+            .collect();
         let (orders, incoming) = mpsc::channel();
         let shared = Arc::new(Shared::default());
         let timeout = patience(lab, TIMEOUT);
         let (lab, to) = (lab.clone(), shared.clone());
         thread::spawn(move || {
-            let command = lab.command(machine, &[PROGRAM]).input(Orders(incoming));
+            let command = lab.command(machine, &line).input(Orders(incoming));
             let result = command.stream(&mut |sink, data| {
                 match sink {
                     Stream::Output => to.handle_output(data),
@@ -218,6 +223,27 @@ impl Peer {
         self.order(&format!("connect address={address}"))?
             .wait()
             .map(|answer| self.socket(&answer))
+    }
+
+    /// Gives an order for each socket from `first` to `last`, which this process made one after the other. They are carried out
+    /// one after the other.
+    pub(crate) fn each(
+        self: &Arc<Self>,
+        first: &Socket,
+        last: &Socket,
+        order: &str,
+    ) -> Result<Answer> {
+        let (first, last) = (first.handle, last.handle);
+        let answer = self
+            .order(&format!("each first={first} last={last} verb={order}"))?
+            .wait()?;
+        ensure!(
+            answer.number("count") == last - first + 1,
+            "{}: {order} for {} sockets from {first} to {last}",
+            self.machine,
+            answer.number("count")
+        );
+        Ok(answer)
     }
 
     fn socket(self: &Arc<Self>, answer: &Answer) -> Socket {

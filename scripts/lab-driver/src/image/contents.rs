@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::{cpio::Archive, modules, programs};
 
 /// Modules of Dom0 beside those that they need.
-const DOM0_MODULES: [&str; 11] = [
+const DOM0_MODULES: [&str; 14] = [
     "xenfs",
     "xen-evtchn",
     "xen-gntdev",
@@ -21,10 +21,13 @@ const DOM0_MODULES: [&str; 11] = [
     "9p",
     "tcp_diag",
     "inet_diag",
+    "nft_chain_nat",
+    "nft_masq",
+    "nft_nat",
 ];
 
 /// Programs of Dom0 beside busybox and the agent. The library is one that threads load at exit.
-const DOM0_PROGRAMS: [&str; 25] = [
+const DOM0_PROGRAMS: [&str; 26] = [
     "dash",
     "xl",
     "xenstored",
@@ -48,12 +51,13 @@ const DOM0_PROGRAMS: [&str; 25] = [
     "ss",
     "bridge",
     "tc",
+    "nft",
     "netperf",
     "libgcc_s.so.1",
 ];
 
 /// Modules of a guest.
-const GUEST_MODULES: [&str; 12] = [
+const GUEST_MODULES: [&str; 16] = [
     "xen-netfront",
     "xenfs",
     "xen-evtchn",
@@ -66,14 +70,19 @@ const GUEST_MODULES: [&str; 12] = [
     "sch_netem",
     "tls",
     "dummy",
+    "veth",
+    "nft_chain_nat",
+    "nft_masq",
+    "nft_nat",
 ];
 
 /// Programs of a guest.
-const GUEST_PROGRAMS: [&str; 14] = [
+const GUEST_PROGRAMS: [&str; 15] = [
     "dash",
     "ip",
     "ss",
     "tc",
+    "nft",
     "netperf",
     "netserver",
     "xenstore-ls",

@@ -97,13 +97,6 @@ fn holdings(bench: &Bench) -> Result<Holdings> {
     })
 }
 
-/// Memory in KiB that a machine can give to programs.
-fn free_memory(bench: &Bench, machine: Machine) -> Result<u64> {
-    let line =
-        "sync; echo 3 >/proc/sys/vm/drop_caches; awk '/^MemAvailable/ { print $2 }' /proc/meminfo";
-    Ok(bench.shell(machine, line)?.parse()?)
-}
-
 fn generation(bench: &Bench) -> Result<()> {
     let pairs = bench.plain_pairs(CONNECTIONS)?;
     for pair in &pairs {
@@ -135,7 +128,7 @@ pub(super) fn nothing_is_left(bench: &Bench) -> Result<()> {
         "Xen's report is misunderstood: {used:?} in use"
     );
     bench.unload_all()?;
-    let before = GUESTS.map(|guest| free_memory(bench, guest));
+    let before = GUESTS.map(|guest| bench.available_memory(guest));
 
     bench.load_backend()?;
     GUESTS.iter().try_for_each(|guest| bench.load(*guest, ""))?;
@@ -182,7 +175,7 @@ pub(super) fn nothing_is_left(bench: &Bench) -> Result<()> {
         return Ok(());
     }
     for (guest, before) in GUESTS.into_iter().zip(before) {
-        let (before, after) = (before?, free_memory(bench, guest)?);
+        let (before, after) = (before?, bench.available_memory(guest)?);
         ensure!(
             after + SLACK_KIB >= before,
             "{guest}: {before} KiB free before, {after} KiB after"

@@ -2,8 +2,10 @@
 
 //! The tests, in the order in which they run.
 
+mod addresses;
 mod closing;
 mod conformance;
+mod cost;
 mod destroy;
 mod discovery;
 mod existing;
@@ -131,6 +133,13 @@ pub(crate) const ALL: &[Case] = cases![
     fallback::given_back,
     fallback::disabled_later,
     fallback::arena_exhausted,
+    addresses::second_interface,
+    addresses::out_of_a_namespace,
+    addresses::into_a_namespace,
+    addresses::interface_of_a_namespace,
+    addresses::translated_in_dom0,
+    addresses::interface_comes_and_goes,
+    addresses::moves_to_another_machine,
     unload::under_load_connecting_side pv,
     unload::under_load_accepting_side,
     unload::under_load_both_sides,
@@ -145,6 +154,8 @@ pub(crate) const ALL: &[Case] = cases![
     conformance::descriptors,
     conformance::options,
     conformance::addresses,
+    cost::idle_rings_shrink,
+    cost::thousand_connections,
     leaks::nothing_is_left,
     leaks::nothing_is_unreferenced debug,
     destroy::guest_with_connections,
