@@ -9,6 +9,7 @@
 #     make debug-kernel     the kernel for the guests that checks itself (lockdep, KASAN, kmemleak, …), into the cache
 #     make test-debug       the lab tests with that kernel in the guests
 #     make demo             netperf between two guests, without and with the modules (QUICK=1: a subset)
+#     make costs            what acceleration costs: connections that it does not serve, asking for it, many streams at once
 #     make bench            the ring alone, on this host
 #     make update           look for a newer kernel, and take it for the toolbox
 #     make clean            remove build/;  make distclean: and the caches
@@ -44,6 +45,9 @@ test-debug: all
 demo:
 	@QUICK=$(QUICK) scripts/demo
 
+costs:
+	@scripts/demo --costs --output build/costs
+
 bench:
 	@$(toolbox) cargo bench --locked --manifest-path rust/core/Cargo.toml --target-dir build/cargo
 
@@ -56,4 +60,4 @@ clean:
 distclean: clean
 	@scripts/toolbox remove
 
-.PHONY: all install check test debug-kernel test-debug demo bench update clean distclean
+.PHONY: all install check test debug-kernel test-debug demo costs bench update clean distclean

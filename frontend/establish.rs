@@ -7,7 +7,6 @@ use crate::announce;
 use crate::channel::Channel;
 use crate::discovery::Listener;
 use crate::frontend::Frontend;
-use crate::giveback;
 use crate::notices;
 use crate::peer::Peer;
 use crate::region::PeerRegion;
@@ -16,7 +15,6 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 use xenvmc_core::announce::Offer;
 use xenvmc_core::channel::Event;
-use xenvmc_core::Decline;
 use xenvmc_xen::work::{
     Run,
     Task, //
@@ -165,22 +163,6 @@ fn open(channel: &Arc<Channel>) {
     pr_info!("domain {}: channel open\n", channel.peer().domid());
 }
 
-/// Puts the connections back on TCP that lead to addresses which the peer has no more: they may be another machine's now,
-/// and TCP finds that out. What comes of it is the same as without us.
-fn leave_lost_addresses(channel: &Channel) {
-    let Ok(streams) = channel.streams() else {
-        return pr_warn!(
-            "domain {}: no memory to look for connections to addresses that are gone\n",
-            channel.peer().domid()
-        );
-    };
-    for (_, stream) in streams {
-        if !channel.peer().has_address(stream.tuple().dst) {
-            giveback::leave_for_good(&stream, Decline::NotCoResident);
-        }
-    }
-}
-
 /// Follows what discovery finds.
 pub(crate) struct Follower {
     frontend: Arc<Frontend>,
@@ -205,7 +187,8 @@ impl Listener for Follower {
             adoption::adopt_existing(&self.frontend, peer);
         }
         if let Some(channel) = peer.channel() {
-            leave_lost_addresses(&channel);
+            // Connections to addresses that are gone go back to TCP.
+            channel.note_tending();
         }
     }
 

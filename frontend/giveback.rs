@@ -19,7 +19,11 @@ use crate::{
     unread, //
 };
 use kernel::prelude::*;
-use kernel::sync::atomic::Full;
+use kernel::sync::atomic::{
+    Full,
+    Relaxed,
+    Release, //
+};
 use kernel::sync::Arc;
 use kernel::time::delay::fsleep;
 use kernel::time::{
@@ -102,55 +106,60 @@ pub(crate) fn finish_sending(
     Ok(sender.outbound.is_settled())
 }
 
-/// Puts both directions on TCP for good, without waiting for the peer: who reads takes what is in the rings first. The socket
-/// stays ours. Process context, no lock held.
-pub(crate) fn leave_for_good(stream: &AdoptedStream, reason: Decline) {
-    let mut guard = stream.lock();
-    let Some(link) = guard.state().link.clone() else {
-        return;
-    };
-    stream.frontend().counters().decline(reason);
-    guard.state().stay = true;
-    let result = finish_sending(stream, &mut guard, &link);
-    drop(guard);
-    link.set_receive_flags(wire::RX_RETURN);
-    link.post();
-    // Writers that wait for room in the ring find TCP's.
-    stream.wake_to_look();
-    stream.socket().write_space();
-    if let Err(violation) = result {
-        link.channel().violation(violation);
-    }
-}
-
-/// Does what the peer asks of our sending direction: back to TCP, for good. Also publishes what was left for want of room
-/// in the log. Process context, no lock held.
+/// Does what is to be done for our sending direction: back to TCP for good if the peer asks for it, or if the remote address
+/// is not the peer's any more; publishes what was left for want of room in the log, and takes back what the reader has left.
+/// Process context, no lock held.
 pub(crate) fn tend(stream: &AdoptedStream) {
     let mut guard = stream.lock();
     let Some(link) = guard.state().link.clone() else {
         return;
     };
-    let returned = link.peer_flags() & wire::RX_RETURN != 0;
-    let result = if returned {
-        guard.state().stay = true;
-        finish_sending(stream, &mut guard, &link)
-    } else {
-        switch::publish(stream, guard.state(), &link).map(|()| false)
-    };
+    let result = tend_locked(stream, &mut guard, &link);
     drop(guard);
     if stream.wants_space.xchg(false, Full) {
         // Room in the log is room for writers.
         stream.socket().write_space();
     }
     match result {
-        Ok(true) => {
-            // The last record /before/ the promise. Partner: `leave_both` at the other end.
-            stream::set_end(&link);
-            link.post();
-        }
+        Ok(true) => stream.wake_to_look(),
         Ok(false) => {}
         Err(violation) => link.channel().violation(violation),
     }
+}
+
+/// The same with the socket locked, so that the slot is ours; true = something has changed for who sleeps.
+///
+/// # Errors
+///
+/// If the peer has broken the protocol.
+fn tend_locked(
+    stream: &AdoptedStream,
+    guard: &mut Guard<'_, Stream>,
+    link: &Link,
+) -> core::result::Result<bool, Violation> {
+    let is_asked = link.peer_flags() & wire::RX_RETURN != 0;
+    let is_lost = !link.channel().peer().has_address(stream.tuple().dst);
+    let before = guard.state().stays;
+    if is_lost && before != Some(Decline::NotCoResident) {
+        guard.state().stays = Some(Decline::NotCoResident);
+        stream.frontend().counters().decline(Decline::NotCoResident);
+        // The other direction: who reads takes what is in the ring first.
+        link.set_receive_flags(wire::RX_RETURN);
+        link.post();
+    } else if is_asked && before.is_none() {
+        guard.state().stays = Some(Decline::PeerReturned);
+    }
+    let is_over = is_asked || guard.state().stays == Some(Decline::NotCoResident);
+    if !is_over {
+        switch::publish(stream, guard.state(), link)?;
+    } else if finish_sending(stream, guard, link)? && !stream.has_left.load(Relaxed) {
+        // The last record /before/ the promise. Partner: `leave_both` at the other end.
+        stream::set_end(link);
+        link.post();
+        stream.has_left.store(true, Release);
+    }
+    switch::collect(guard.state(), link)?;
+    Ok(guard.state().stays != before)
 }
 
 /// What of the peer's ring is to become TCP's.
@@ -341,7 +350,7 @@ struct Leaving<'a> {
 }
 
 impl<'a> Leaving<'a> {
-    /// Asks the peer to put its direction on TCP.
+    /// Asks the peer to put its direction on TCP. The socket is locked.
     fn begin(stream: &'a AdoptedStream, link: Arc<Link>) -> Self {
         link.set_receive_flags(wire::RX_RETURN);
         link.post();
@@ -372,7 +381,7 @@ impl<'a> Leaving<'a> {
         let Some(view) = link.view() else {
             return Ok(true);
         };
-        guard.state().stay = true;
+        guard.state().stays.get_or_insert(Decline::Option);
         let is_sent = finish_sending(stream, guard, link)?;
         if is_sent && !self.said {
             // After the last record is published. The peer may be going back to TCP as well, and waits for this.
@@ -414,9 +423,14 @@ pub(crate) fn leave_now(guard: &mut Guard<'_, Stream>) -> bool {
 
 /// Puts both directions on TCP; false if the peer did not follow.
 fn leave_both(stream: &AdoptedStream) -> bool {
-    let link = stream.watch.lock().link.clone();
-    let Some(link) = link else { return true };
-    let mut leaving = Leaving::begin(stream, link);
+    let mut leaving = {
+        // The slot is ours as long as the socket is locked and has it.
+        let mut guard = stream.lock();
+        let Some(link) = guard.state().link.clone() else {
+            return true;
+        };
+        Leaving::begin(stream, link)
+    };
     while leaving.has_time(RETURN_MS) {
         if stream.phase() != Phase::Active {
             // Its channel has ended meanwhile, and gave everything back.

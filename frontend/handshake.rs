@@ -326,7 +326,7 @@ fn handle_accept(
         action
     };
     if action == Action::SendRelease {
-        leave(&stream, channel, own);
+        leave(&stream, channel, own, true);
         release(channel, id, slot);
         return Ok(());
     }
@@ -356,7 +356,7 @@ fn handle_refuse(
     };
     let over = stream.agreement().lock().next(Event::Refused);
     over.ok_or(xenvmc_core::error::WireError::Kind(3))?;
-    stream.refused(reason);
     finish(&stream, channel);
+    stream.refused(reason);
     Ok(())
 }

@@ -7,9 +7,11 @@ use crate::stream::AdoptedStream;
 use crate::switch;
 use kernel::sync::atomic::{
     Acquire,
-    Relaxed, //
+    Relaxed,
+    Release, //
 };
 use kernel::sync::Arc;
+use xenvmc_core::connection::State;
 use xenvmc_core::extent::PAGE_SIZE;
 use xenvmc_core::segment::Mode;
 use xenvmc_core::Error as Violation;
@@ -58,7 +60,7 @@ fn shrink_all(channel: &Arc<Channel>) -> bool {
 }
 
 /// Goes on in a small extent if nothing was sent since this was called last, and all of it was read; true = the
-/// connection still holds more than a small one.
+/// connection may still hold more than a small one.
 fn shrink(stream: &Arc<AdoptedStream>, small: u32) -> core::result::Result<bool, Violation> {
     let mut guard = stream.lock();
     let sender = guard.state();
@@ -68,29 +70,34 @@ fn shrink(stream: &Arc<AdoptedStream>, small: u32) -> core::result::Result<bool,
     let Some(view) = link.view() else {
         return Ok(false);
     };
+    if stream.agreement().lock().state() == State::Deserted {
+        // Nobody reads any more.
+        stream.sends_to_ring.store(false, Release);
+        while let Some(extent) = sender.outbound.poll_abandoned() {
+            link.channel().put_extent(extent);
+        }
+        return Ok(false);
+    }
     let sent = stream.sent.load(Relaxed);
     let was_idle = core::mem::replace(&mut sender.sent_before, sent) == sent;
-    if !was_idle
-        || !sender.outbound.is_settled()
-        || !sender.outbound.is_all_read(&view.peer)?
-        || view.peer_wants_tcp()
-    {
-        return Ok(true);
-    }
-    match sender.outbound.mode() {
-        // No ring follows an end (protocol §6.9).
-        Mode::Ring { .. } if sender.ended => switch::leave(stream, sender, &link)?,
-        Mode::Ring { extent, .. } if extent.bytes() > small => {
-            if !switch::shrink(stream, sender, &link)? {
-                return Ok(true);
+    let outbound = &mut sender.outbound;
+    // With a record that the reader has not entered there would soon be no room for further ones, and he may sleep.
+    let is_done = outbound.is_all_read(&view.peer)? && outbound.is_all_entered(&view.peer);
+    if was_idle && is_done && outbound.is_settled() {
+        match outbound.mode() {
+            // No ring follows an end (protocol §6.9), nor RETURN (§6.5).
+            Mode::Ring { .. } if sender.ended || view.peer_wants_tcp() => {
+                switch::leave(stream, sender, &link)?;
             }
+            Mode::Ring { extent, .. } if extent.bytes() > small => {
+                switch::shrink(stream, sender, &link)?;
+            }
+            Mode::Ring { .. } | Mode::Tcp => {}
         }
-        Mode::Ring { .. } | Mode::Tcp => {}
     }
     switch::collect(sender, &link)?;
-    let needed = match sender.outbound.mode() {
-        Mode::Tcp => 0,
-        Mode::Ring { .. } => 1,
-    };
-    Ok(sender.outbound.extents() > needed)
+    Ok(match sender.outbound.mode() {
+        Mode::Tcp => sender.outbound.extents() > 0,
+        Mode::Ring { extent, .. } => extent.bytes() > small || sender.outbound.extents() > 1,
+    })
 }

@@ -4,6 +4,7 @@
 
 use crate::channel::Channel;
 use crate::giveback;
+use crate::link::Link;
 use crate::slots::Holder;
 use crate::stream::{
     AdoptedStream,
@@ -64,9 +65,27 @@ pub(crate) fn release(channel: &Channel, id: u32, slot: SlotId) -> bool {
     channel.send(&Message::Release { id, slot }).is_ok()
 }
 
-/// Leaves what the peer may still read in the slot's care, so that the socket can go.
-pub(crate) fn leave(stream: &Arc<AdoptedStream>, channel: &Channel, own: SlotId) {
-    let outbound = stream.detach();
+/// Whether the peer has read all that we have sent.
+fn is_all_read(stream: &AdoptedStream, link: &Link) -> bool {
+    let mut guard = stream.lock();
+    let outbound = &mut guard.state().outbound;
+    link.view()
+        .is_some_and(|view| outbound.is_all_read(&view.peer) == Ok(true))
+}
+
+/// Leaves what the peer may still read in the slot's care, so that the socket can go; nothing but the slot if it has read all.
+pub(crate) fn leave(
+    stream: &Arc<AdoptedStream>,
+    channel: &Channel,
+    own: SlotId,
+    is_all_read: bool,
+) {
+    let mut outbound = stream.detach();
+    if is_all_read {
+        while let Some(extent) = outbound.poll_abandoned() {
+            channel.put_extent(extent);
+        }
+    }
     // The last reference to a channel must not be one that is dropped in a softirq, with the stream.
     let link = stream.agreement().lock().link.take();
     drop(link);
@@ -102,13 +121,14 @@ pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
             State::Active | State::Deserted => {
                 let Some(link) = link else { continue };
                 let id = stream.agreement().lock().id;
+                let is_all_read = is_all_read(&stream, &link);
                 // Nothing of ours is written to the slot after the message.
                 stream.quiesce();
                 if !release(channel, id, link.peer()) {
                     all = false;
                     continue;
                 }
-                leave(&stream, channel, own);
+                leave(&stream, channel, own, is_all_read);
                 let over = {
                     let mut agreement = stream.agreement().lock();
                     agreement.next(Event::Ended);

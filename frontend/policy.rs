@@ -15,10 +15,11 @@ use kernel::sync::Arc;
 use xenvmc_core::connection::State;
 use xenvmc_core::policy::Threshold;
 
-/// What a connection has moved over TCP since it began, or since its last channel was over.
+/// What a connection has moved over TCP since it began, since it was refused, or since its last channel was over.
 pub(crate) struct Traffic {
     calls: Atomic<u32>,
     bytes: Atomic<u64>,
+    refusals: Atomic<u32>,
 }
 
 impl Traffic {
@@ -27,6 +28,7 @@ impl Traffic {
         Self {
             calls: Atomic::new(0),
             bytes: Atomic::new(0),
+            refusals: Atomic::new(0),
         }
     }
 
@@ -34,6 +36,14 @@ impl Traffic {
     pub(crate) fn reset(&self) {
         self.calls.store(0, Relaxed);
         self.bytes.store(0, Relaxed);
+        self.refusals.store(0, Relaxed);
+    }
+
+    /// The peer has refused: much more is needed before it is asked again.
+    pub(crate) fn refused(&self) {
+        self.calls.store(0, Relaxed);
+        self.bytes.store(0, Relaxed);
+        self.refusals.fetch_add(1, Relaxed);
     }
 
     /// Counts a call that moved `bytes` bytes, and returns whether they all together reach `threshold`.
@@ -41,6 +51,7 @@ impl Traffic {
         let calls = self.calls.fetch_add(1, Relaxed).wrapping_add(1);
         let bytes = bytes as u64;
         let moved = self.bytes.fetch_add(bytes, Relaxed).wrapping_add(bytes);
+        let threshold = threshold.after(self.refusals.load(Relaxed));
         threshold.is_reached(calls, moved)
     }
 }

@@ -119,6 +119,11 @@ impl Channel {
         self.with_room(|slots| slots.allocate(order))
     }
 
+    /// Takes an extent of 2^`order` pages if there is one, without growth of the arena. Any context but hard interrupts.
+    pub(crate) fn take_granted_extent(&self, order: u8) -> Option<Extent> {
+        self.slots().lock().allocate(order).ok()
+    }
+
     /// Takes an extent of 2^`order` pages for a connection that has a smaller one. Process context.
     ///
     /// What rings have grown to is half of the arena at most, so that there are small ones left for further connections.

@@ -89,8 +89,8 @@ pub(crate) struct Sender {
     pub(crate) written: u32,
     /// No byte follows, in the ring or in TCP.
     pub(crate) ended: bool,
-    /// The direction is to stay on TCP.
-    pub(crate) stay: bool,
+    /// Why the direction is to stay on TCP, if it is.
+    pub(crate) stays: Option<Decline>,
     /// Why it is on TCP.
     pub(crate) declined: Option<Decline>,
     /// Extents are held besides the current one, to be taken back when the reader has left them.
@@ -109,6 +109,8 @@ pub(crate) struct Watch {
     pub(crate) inbound: Inbound,
     /// The peer's index up to which bytes were announced to whoever listens, or need not be.
     pub(crate) told: u32,
+    /// The peer's number of records up to which they were announced.
+    pub(crate) told_segments: u32,
 }
 
 /// A connection.
@@ -134,6 +136,8 @@ pub(crate) struct Stream {
     pub(crate) extent_bytes: Atomic<u32>,
     /// The log of segments had no room for all records.
     pub(crate) has_pending_records: Atomic<bool>,
+    /// The direction is on TCP for good, and the peer was told that its last record is there.
+    pub(crate) has_left: Atomic<bool>,
     /// Somebody wants to hear of room.
     pub(crate) wants_space: Atomic<bool>,
     /// A reader has left without asking to hear of the next byte, since nobody listened.
@@ -175,6 +179,7 @@ impl Stream {
             sends_to_ring: Atomic::new(false),
             extent_bytes: Atomic::new(0),
             has_pending_records: Atomic::new(false),
+            has_left: Atomic::new(false),
             wants_space: Atomic::new(false),
             is_unarmed: Atomic::new(false),
             rx_experience: Experience::new(),
@@ -193,6 +198,7 @@ impl Stream {
                     link: None,
                     inbound: Inbound::new(),
                     told: Inbound::new().cons(),
+                    told_segments: 0,
                 },
                 "xenvmc_watch"
             ),
@@ -203,7 +209,7 @@ impl Stream {
             outbound: Outbound::new(),
             written: 0,
             ended: false,
-            stay: false,
+            stays: None,
             declined: None,
             holds_more: false,
             needs_order: None,
@@ -301,11 +307,6 @@ impl Stream {
             self.received.load(Relaxed),
         )
     }
-
-    /// The peer does not want this connection.
-    pub(crate) fn refused(&self, reason: Decline) {
-        pr_debug!("a connection was refused: {}\n", reason.name());
-    }
 }
 
 /// Something that the peer did for this connection was announced. Softirq or process context.
@@ -319,7 +320,9 @@ pub(crate) fn noticed(stream: &Arc<AdoptedStream>) {
     // The link is not cloned: in a softirq nobody may let go of the last reference to a channel.
     let watch = stream.watch.lock();
     if let Some(link) = &watch.link {
-        if link.peer_flags() & wire::RX_RETURN != 0 || stream.has_pending_records.load(Acquire) {
+        let is_asked = link.peer_flags() & wire::RX_RETURN != 0;
+        if (is_asked && !stream.has_left.load(Acquire)) || stream.has_pending_records.load(Acquire)
+        {
             link.channel().note_tending();
         }
     }
@@ -339,6 +342,9 @@ pub(crate) trait StreamExt {
     fn detach(&self) -> Outbound;
     /// The channel is over: the connection may ask again, on another one.
     fn forget_channel(&self);
+    /// The peer does not want the connection now: it may ask again when it has moved much more. Its slot is given back already.
+    /// Process context.
+    fn refused(&self, reason: Decline);
     /// Wakes whoever sleeps in our methods, to look at what has changed.
     fn wake_to_look(&self);
 }
@@ -359,6 +365,10 @@ impl StreamExt for AdoptedStream {
         }
         self.set_phase(Phase::Active);
         drop(guard);
+        if !link.channel().peer().has_address(self.tuple().dst) {
+            // The address went while this was agreed.
+            link.channel().note_tending();
+        }
         self.frontend().counters().upgrades.inc();
         self.wake_to_look();
     }
@@ -401,10 +411,12 @@ impl StreamExt for AdoptedStream {
         let mut watch = self.watch.lock();
         watch.inbound = Inbound::new();
         watch.told = watch.inbound.cons();
+        watch.told_segments = 0;
         drop(watch);
         self.readiness.store(0, Release);
         self.is_unarmed.store(false, Relaxed);
-        guard.state().stay = false;
+        self.has_left.store(false, Relaxed);
+        guard.state().stays = None;
         guard.state().needs_order = None;
         *self.agreement.lock() = Agreement::new();
         self.traffic.reset();
@@ -412,6 +424,16 @@ impl StreamExt for AdoptedStream {
         drop(guard);
         drop(reader);
         self.wake_to_look();
+    }
+
+    fn refused(&self, reason: Decline) {
+        pr_debug!("a connection was refused: {}\n", reason.name());
+        if self.has_ended() {
+            return;
+        }
+        self.traffic.refused();
+        *self.agreement.lock() = Agreement::new();
+        self.set_phase(Phase::Plain);
     }
 
     fn wake_to_look(&self) {

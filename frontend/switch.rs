@@ -72,15 +72,17 @@ pub(crate) fn to_right_path(
         return Ok(false);
     }
     if flags.any(Flags::OOB) {
-        guard.state().stay = true;
+        guard.state().stays = Some(Decline::Urgent);
     }
     let on_ring = guard.state().outbound.mode() != Mode::Tcp;
     let reason = if flags.any(Flags::OOB) {
         Some(Decline::Urgent)
     } else if flags.any(TCP_ONLY) {
         Some(Decline::Zerocopy)
-    } else if message.has_control() || guard.state().stay {
+    } else if message.has_control() {
         Some(Decline::Option)
+    } else if guard.state().stays.is_some() {
+        guard.state().stays
     } else if view.peer_wants_tcp() {
         Some(Decline::PeerReturned)
     } else if !link.channel().is_open() {
@@ -137,7 +139,7 @@ fn enter(
     if !net::is_co_resident_route(guard) {
         return Ok(Err(Decline::Route));
     }
-    if !stream.peer().has_address(stream.tuple().dst) {
+    if !link.channel().peer().has_address(stream.tuple().dst) {
         return Ok(Err(Decline::NotCoResident));
     }
     collect(guard.state(), link)?;
@@ -258,8 +260,8 @@ pub(crate) fn grow(
     Ok(Growth::Done)
 }
 
-/// Goes on in an extent of the size that rings have at first; true = done. The reader has read everything, so that the larger
-/// one can be taken back at once.
+/// Goes on in an extent of the size that rings have at first, or over TCP if there is none. The reader has read everything and
+/// entered the last segment, so that the larger extent comes back at once.
 ///
 /// # Errors
 ///
@@ -268,22 +270,22 @@ pub(crate) fn shrink(
     stream: &AdoptedStream,
     sender: &mut Sender,
     link: &Link,
-) -> core::result::Result<bool, Violation> {
+) -> core::result::Result<(), Violation> {
     let Mode::Ring { seq, .. } = sender.outbound.mode() else {
-        return Ok(false);
+        return Ok(());
     };
+    stream.frontend().counters().ring_shrunk.inc();
     let order = stream.frontend().settings().initial_order;
-    let Ok(smaller) = link.channel().take_extent(order) else {
-        return Ok(false);
+    let Some(smaller) = link.channel().take_granted_extent(order) else {
+        return leave(stream, sender, link);
     };
     if sender.outbound.enter_ring(smaller, seq).is_err() {
         link.channel().put_extent(smaller);
-        return Ok(false);
+        return leave(stream, sender, link);
     }
     stream.extent_bytes.store(smaller.bytes(), Release);
-    stream.frontend().counters().ring_shrunk.inc();
     publish(stream, sender, link)?;
-    Ok(true)
+    collect(sender, link)
 }
 
 /// Takes an extent of 2^`order` pages, or a smaller one that is still larger than one of 2^`than` pages.

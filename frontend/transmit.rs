@@ -82,13 +82,14 @@ enum Step {
 pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Result<usize> {
     let flags = message.flags();
     let mut timeout = stream.socket().send_timeout(flags.any(Flags::DONTWAIT));
+    let total = message.len();
     if stream.phase() != Phase::Active || message.is_empty() {
-        let sent = over_tcp(stream, message, &mut timeout, 0)?;
-        policy::moved_over_tcp(stream, sent);
-        return Ok(sent);
+        match over_tcp(stream, message, &mut timeout, 0)? {
+            Sent::All(sent) => return Ok(sent),
+            Sent::UntilRing => {}
+        }
     }
     ready::attempt(stream);
-    let total = message.len();
     let (mut asked_again, mut naps) = (false, 0);
     let sent_or = |message: &Message<'_>, error: Error| match total - message.len() {
         0 => Err(error),
@@ -124,11 +125,12 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
             }
             Ok(Step::Tcp) => {
                 let sent = total - message.len();
-                return match over_tcp(stream, message, &mut timeout, sent) {
-                    Ok(more) => Ok(sent + more),
-                    Err(_) if sent > 0 => Ok(sent),
-                    Err(error) => Err(error),
-                };
+                match over_tcp(stream, message, &mut timeout, sent) {
+                    Ok(Sent::All(more)) => return Ok(sent + more),
+                    Ok(Sent::UntilRing) => continue,
+                    Err(_) if sent > 0 => return Ok(sent),
+                    Err(error) => return Err(error),
+                }
             }
             Err(violation) => {
                 crate::giveback::break_stream(stream, violation);
@@ -182,37 +184,50 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
     }
 }
 
-/// Sends over TCP what is left of a message, of which `before` bytes were put into the ring. Waiting is ours: a task that waits
+/// How far a message came over TCP.
+enum Sent {
+    /// So many bytes, and no more in this call.
+    All(usize),
+    /// To where the rest may take the ring.
+    UntilRing,
+}
+
+/// Sends over TCP what is left of a message, of which `before` bytes were sent already. Waiting is ours: a task that waits
 /// inside TCP's method would keep the module from going.
 fn over_tcp(
     stream: &Arc<AdoptedStream>,
     message: &mut Message<'_>,
     timeout: &mut c_long,
     before: usize,
-) -> Result<usize> {
+) -> Result<Sent> {
     if before > 0 && switch::is_over(stream.socket()) {
         // The error, and the signal, are the next call's.
-        return Ok(0);
+        return Ok(Sent::All(0));
     }
     if switch::is_for_tcp_alone(message) || message.is_empty() {
-        return stream.tcp_sendmsg(message);
+        let sent = stream.tcp_sendmsg(message)?;
+        policy::moved_over_tcp(stream, sent);
+        return Ok(Sent::All(sent));
     }
     let mut sent = 0;
     let sent_or = |sent: usize, error: Error| match sent {
         0 => Err(error),
-        sent => Ok(sent),
+        sent => Ok(Sent::All(sent)),
     };
     loop {
         let epoch = stream.epoch();
         if before + sent > 0 && switch::is_over(stream.socket()) {
-            return Ok(sent);
+            return Ok(Sent::All(sent));
         }
         if *timeout != 0 && !stream.is_installed() {
             // Nobody would wake us here: TCP's own method waits.
             return sent_or(sent, restart());
         }
         match stream.tcp_send_now(message) {
-            Ok(part) => sent += part,
+            Ok(part) => {
+                sent += part;
+                policy::moved_over_tcp(stream, part);
+            }
             Err(error) if error == EAGAIN && *timeout != 0 && stream.tcp_has_space() => {
                 // There is room, but no memory for it: a moment later, maybe.
                 let mut nap = NAP_JIFFIES;
@@ -224,7 +239,7 @@ fn over_tcp(
             Err(error) => return sent_or(sent, error),
         }
         if message.is_empty() {
-            return Ok(sent);
+            return Ok(Sent::All(sent));
         }
         if *timeout == 0 {
             return sent_or(sent, EAGAIN);
@@ -240,6 +255,7 @@ fn over_tcp(
         });
         match woken {
             Woken::Ready if !stream.is_installed() => return sent_or(sent, restart()),
+            Woken::Ready if stream.phase() == Phase::Active => return Ok(Sent::UntilRing),
             Woken::Ready => {}
             Woken::TimedOut => return sent_or(sent, EAGAIN),
             Woken::Signal => return sent_or(sent, interrupted(*timeout)),

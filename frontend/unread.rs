@@ -84,6 +84,7 @@ pub(crate) fn is_readable(stream: &AdoptedStream) -> bool {
         link: Some(link),
         inbound,
         told,
+        ..
     } = &mut *watch
     else {
         return false;
@@ -243,14 +244,21 @@ pub(crate) fn is_on_ring(stream: &AdoptedStream) -> bool {
 /// process context.
 pub(crate) fn take_news(stream: &AdoptedStream) -> bool {
     let mut watch = stream.watch.lock();
-    let Watch { link, told, .. } = &mut *watch;
+    let Watch {
+        link,
+        told,
+        told_segments,
+        ..
+    } = &mut *watch;
     let Some(view) = link.as_ref().and_then(|link| link.view()) else {
         return true;
     };
     let entered = view.own.word(slot::RX_SEGMENTS).load_relaxed();
     let prod = view.peer.word(slot::TX_PROD).load_acquire();
-    core::mem::replace(told, prod) != prod
-        || view.peer.word(slot::TX_SEGMENTS).load_acquire() != entered
+    let segments = view.peer.word(slot::TX_SEGMENTS).load_acquire();
+    let has_bytes = core::mem::replace(told, prod) != prod;
+    let has_records = core::mem::replace(told_segments, segments) != segments;
+    has_bytes || (has_records && segments != entered)
 }
 
 /// Tells whoever sleeps on the socket, polls it, or wants SIGIO that there is something to read.

@@ -26,6 +26,29 @@ impl Threshold {
     pub const fn is_reached(&self, calls: u32, bytes: u64) -> bool {
         calls >= self.calls || bytes >= self.bytes
     }
+
+    /// The threshold of a connection that was refused so often: each time, sixteen times as much has to be moved before it
+    /// is asked for again, and more than nothing.
+    ///
+    /// ```
+    /// use xenvmc_core::policy::Threshold;
+    ///
+    /// let threshold = Threshold { calls: 3, bytes: 0 };
+    /// assert_eq!(threshold.after(0), threshold);
+    /// assert_eq!(threshold.after(2), Threshold { calls: 768, bytes: 256 });
+    /// assert_eq!(threshold.after(99), Threshold { calls: u32::MAX, bytes: u64::MAX });
+    /// ```
+    pub const fn after(self, refusals: u32) -> Self {
+        if refusals == 0 {
+            return self;
+        }
+        let calls = if self.calls == 0 { 1 } else { self.calls };
+        let bytes = if self.bytes == 0 { 1 } else { self.bytes };
+        Self {
+            calls: calls.saturating_mul(16_u32.saturating_pow(refusals)),
+            bytes: bytes.saturating_mul(16_u64.saturating_pow(refusals)),
+        }
+    }
 }
 
 /// How long to look for something before sleeping, in a unit of the caller's (say nanoseconds).

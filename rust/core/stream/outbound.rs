@@ -227,6 +227,11 @@ impl Outbound {
         Ok(cons == self.producer.prod())
     }
 
+    /// Whether the reader has entered all that was published.
+    pub fn is_all_entered<P: Words>(&self, peer: &P) -> bool {
+        peer.word(slot::RX_SEGMENTS).load_acquire() == self.writer.published()
+    }
+
     /// An extent that the reader has left for good; to be called until it returns `None`.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use lab_driver::{Gone, Lab, interrupt};
 use crate::{
     modules::{Loaded, Modules},
     netperf::{self, Found},
-    plan::{Plan, Row, Test},
+    plan::{Plan, Row, Target, Test},
     results::{Bound, RowResult, Run, Side, median},
     screen::Screen,
     snapshot::{CLIENT, Counts, SERVER, Snapshot},
@@ -19,6 +19,9 @@ use crate::{
 
 /// Where the probe is put in a guest.
 const PROBE: &str = "/tmp/demo-probe";
+
+/// Port on which the server's probe takes streams.
+const PORT: &str = "7799";
 
 /// Milliseconds for one run of the probe.
 const PROBE_MS: &str = "500";
@@ -54,7 +57,11 @@ impl<'a> Bench<'a> {
         let modules = Modules::new(lab)?;
         netperf::serve(lab, SERVER)?;
         netperf::serve(lab, CLIENT)?;
-        lab.push_bytes(probe, 0o755, CLIENT, PROBE)?;
+        for guest in [CLIENT, SERVER] {
+            lab.push_bytes(probe.clone(), 0o755, guest, PROBE)?;
+        }
+        let sink = format!("{PROBE} sink {PORT} </dev/null >/dev/null 2>&1 &");
+        lab.shell(SERVER, &sink)?;
         Ok(Self {
             lab,
             plan,
@@ -78,7 +85,7 @@ impl<'a> Bench<'a> {
         let plan = self.plan;
         self.screen.title_rows();
         for &row in plan.rows.iter().skip(rows.len()) {
-            rows.push(self.compare(row, Loaded::Both)?);
+            rows.push(self.compare(row, Loaded::Nowhere, Loaded::Both)?);
         }
         Ok(())
     }
@@ -92,7 +99,25 @@ impl<'a> Bench<'a> {
         let plan = self.plan;
         self.screen.title_no_module();
         for &row in plan.no_module.iter().skip(rows.len()) {
-            rows.push(self.compare(row, Loaded::Client)?);
+            rows.push(self.compare(row, Loaded::Nowhere, Loaded::Client)?);
+        }
+        Ok(())
+    }
+
+    /// Connections that ask for rings as late as usual against those that ask at once; complete rows are added one by one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Bench::rows`].
+    pub fn upgrade(&mut self, rows: &mut Vec<RowResult>) -> Result<()> {
+        let plan = self.plan;
+        if !plan.upgrade.is_empty() {
+            self.screen.title_upgrade();
+        }
+        for &row in plan.upgrade.iter().skip(rows.len()) {
+            let result = self.compare(row, Loaded::Both, Loaded::Asking)?;
+            self.screen.line(&cost_of_asking(&result));
+            rows.push(result);
         }
         Ok(())
     }
@@ -104,6 +129,9 @@ impl<'a> Bench<'a> {
     /// As for [`Bench::rows`].
     pub fn bounds(&mut self, bounds: &mut Vec<Bound>) -> Result<()> {
         let plan = self.plan;
+        if plan.bound_runs == 0 {
+            return Ok(());
+        }
         self.modules.load(Loaded::Nowhere)?;
         self.screen.title_bounds();
         // Those that an earlier lab has done.
@@ -128,12 +156,12 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Runs of `row` without a module and with it where `with` says, in turn. Which of the two comes
+    /// Runs of `row` with the modules as `without` and as `with` say, in turn. Which of the two comes
     /// first alternates, so that a drift of the host's speed is not in anybody's favour.
-    fn compare(&mut self, row: Row, with: Loaded) -> Result<RowResult> {
+    fn compare(&mut self, row: Row, without: Loaded, with: Loaded) -> Result<RowResult> {
         let (mut before, mut after) = (Vec::new(), Vec::new());
         for number in 0..row.runs {
-            let mut order = [Loaded::Nowhere, with];
+            let mut order = [without, with];
             if number % 2 == 1 {
                 order.reverse();
             }
@@ -148,7 +176,7 @@ impl<'a> Bench<'a> {
                 }
             }
         }
-        let netfront = Side::new(row, Loaded::Nowhere, before);
+        let netfront = Side::new(row, without, before);
         let result = RowResult::new(row, netfront, Side::new(row, with, after));
         self.screen.row(&result);
         Ok(result)
@@ -171,12 +199,24 @@ impl<'a> Bench<'a> {
         interrupt::check()?;
         self.modules.load(loaded)?;
         let earlier = Snapshot::take(self.lab)?;
-        let found = netperf::run(self.lab, CLIENT, SERVER.address(), row, self.plan.seconds)?;
+        let found = match (row.test, row.target) {
+            (Test::Streams, _) => streams(self.lab, row, self.plan.seconds)?,
+            (_, Target::Server) => {
+                netperf::run(self.lab, CLIENT, SERVER.address(), row, self.plan.seconds)?
+            }
+            (_, Target::Loopback) => netperf::run(
+                self.lab,
+                CLIENT,
+                Ipv4Addr::LOCALHOST,
+                row,
+                self.plan.seconds,
+            )?,
+        };
         let later = Snapshot::take(self.lab)?;
         for snapshot in [&earlier, &later] {
             let is_loaded = |counts: &Counts| counts.get("module_loaded").is_some_and(|&n| n == 1);
             let is = (is_loaded(&snapshot.client), is_loaded(&snapshot.server));
-            let shall = (loaded != Loaded::Nowhere, loaded == Loaded::Both);
+            let shall = (loaded.in_client(), loaded.in_server());
             ensure!(
                 is == shall,
                 "the module is loaded (client, server): {is:?}, not {shall:?}"
@@ -235,10 +275,43 @@ fn stray(row: Row, loaded: Loaded, run: &Run) -> Option<String> {
         // A connection with one request is over before it is worth a ring.
         Loaded::Both if row.test == Test::ConnectRequestResponse => true,
         Loaded::Both => ring >= MOST * payload,
+        Loaded::Asking => sum("requests_sent") > 0.0,
+        Loaded::Nowhere | Loaded::Client if row.target == Target::Loopback => ring == 0.0,
         Loaded::Nowhere | Loaded::Client => ring == 0.0 && received >= MOST * payload,
     };
     (!as_meant).then(|| {
         format!("of {payload:.0} bytes, {ring:.0} went through rings, {received:.0} through eth0")
+    })
+}
+
+/// What a connection costs that asks for a ring at once, beyond what it costs anyway.
+fn cost_of_asking(row: &RowResult) -> String {
+    let more = |name: &str| row.xenvmc.count(name) - row.netfront.count(name);
+    let microseconds = (1.0 / row.xenvmc.median - 1.0 / row.netfront.median) * 1e6;
+    let cpu = row.xenvmc.cpu_seconds_per_1000.sum() - row.netfront.cpu_seconds_per_1000.sum();
+    format!(
+        "  per connection: {:.2} requests, {:.2} rings agreed, {:.2} notices, {:.2} events, {microseconds:.0} us, {:.0} us of CPU",
+        more("requests_sent"),
+        more("upgrades") / 2.0,
+        more("notices_sent"),
+        more("events_sent"),
+        cpu * 1e3
+    )
+}
+
+/// Several streams at once from the client's guest to the server's.
+fn streams(lab: &Lab, row: Row, seconds: u32) -> Result<Found> {
+    let numbers = [row.size, seconds * 1000, row.streams, row.slow].map(|n| n.to_string());
+    let address = SERVER.address().to_string();
+    let mut argv = vec![PROBE, "streams", &address, PORT];
+    argv.extend(numbers.iter().map(String::as_str));
+    let text = lab.exec(CLIENT, &argv)?.text();
+    let rate: f64 = text
+        .parse()
+        .with_context(|| format!("{PROBE} printed: {text}"))?;
+    Ok(Found {
+        value: rate * 8.0 / 1e6,
+        seconds: f64::from(seconds),
     })
 }
 

@@ -47,10 +47,13 @@ struct Arguments {
     /// A subset, in under four minutes.
     #[arg(long)]
     quick: bool,
+    /// What acceleration costs instead: connections that it does not serve, connections that ask for it, many streams at once.
+    #[arg(long, conflicts_with = "quick")]
+    costs: bool,
     /// How the guests are virtualised.
     #[arg(long = "type", value_enum, default_value_t)]
     kind: GuestType,
-    /// Where results.json and report.html go.
+    /// Where results.json and, but for costs, report.html go.
     #[arg(long, default_value = "build/demo")]
     output: PathBuf,
     /// Measure nothing: make the report of an earlier results.json.
@@ -72,12 +75,13 @@ fn demo(arguments: &Arguments) -> Result<()> {
     interrupt::catch()?;
     if let Some(path) = &arguments.from {
         let text = fs::read(path).with_context(|| path.display().to_string())?;
-        return write(&arguments.output, &serde_json::from_slice(&text)?);
+        let results = serde_json::from_slice(&text)?;
+        return write(&arguments.output, &results, !arguments.costs);
     }
-    let plan = if arguments.quick {
-        Plan::quick()
-    } else {
-        Plan::full()
+    let plan = match (arguments.quick, arguments.costs) {
+        (_, true) => Plan::costs(),
+        (true, false) => Plan::quick(),
+        (false, false) => Plan::full(),
     };
     let options = Options {
         kind: arguments.kind,
@@ -101,7 +105,7 @@ fn demo(arguments: &Arguments) -> Result<()> {
     results.seconds = screen.elapsed().as_secs_f64().round();
     if outcome.is_ok() || !results.rows.is_empty() {
         // What was measured before something failed is worth having.
-        write(&arguments.output, &results)?;
+        write(&arguments.output, &results, !arguments.costs)?;
     }
     outcome?;
     conclude(&results)
@@ -132,6 +136,7 @@ fn measure(lab: &Lab, plan: &Plan, screen: &mut Screen, results: &mut Results) -
     let outcome = bench
         .rows(&mut results.rows)
         .and_then(|()| bench.no_module(&mut results.no_module))
+        .and_then(|()| bench.upgrade(&mut results.upgrade))
         .and_then(|()| bench.bounds(&mut results.bounds));
     results.repeated += bench.repeated();
     outcome?;
@@ -151,13 +156,14 @@ fn lock(directory: &Path) -> Result<File> {
 }
 
 /// Writes the files and says where they are.
-fn write(directory: &Path, results: &Results) -> Result<()> {
+fn write(directory: &Path, results: &Results, with_report: bool) -> Result<()> {
     fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
     let json = serde_json::to_string_pretty(results)? + "\n";
-    for (name, text) in [
-        ("results.json", json),
-        ("report.html", report::page(results)?),
-    ] {
+    let mut files = vec![("results.json", json)];
+    if with_report {
+        files.push(("report.html", report::page(results)?));
+    }
+    for (name, text) in files {
         let path = directory.join(name);
         fs::write(&path, text).with_context(|| path.display().to_string())?;
         println!("{}", path.display());
@@ -171,7 +177,10 @@ fn conclude(results: &Results) -> Result<()> {
     for problem in &results.problems {
         println!("problem: {problem}");
     }
-    let rows = || results.rows.iter().chain(&results.no_module);
+    let rows = || {
+        let compared = results.rows.iter().chain(&results.no_module);
+        compared.chain(&results.upgrade)
+    };
     let goals = rows().filter(|row| row.goal.is_some()).count();
     let met = rows()
         .filter(|row| row.goal.is_some() && row.is_met())

@@ -46,15 +46,26 @@ pub enum Loaded {
     Client,
     /// In both.
     Both,
+    /// In both, and connections ask for a ring at once.
+    Asking,
 }
 
 impl Loaded {
-    fn in_client(self) -> bool {
+    /// Whether it is loaded in the client's guest.
+    pub fn in_client(self) -> bool {
         self != Self::Nowhere
     }
 
-    fn in_server(self) -> bool {
-        self == Self::Both
+    /// Whether it is loaded in the server's.
+    pub fn in_server(self) -> bool {
+        matches!(self, Self::Both | Self::Asking)
+    }
+
+    fn parameters(self) -> &'static str {
+        match self {
+            Self::Nowhere | Self::Client | Self::Both => "",
+            Self::Asking => "upgrade_calls=0",
+        }
     }
 }
 
@@ -64,6 +75,7 @@ impl fmt::Display for Loaded {
             Self::Nowhere => "netfront",
             Self::Client => "client only",
             Self::Both => "xenvmc",
+            Self::Asking => "asks at once",
         })
     }
 }
@@ -81,7 +93,7 @@ impl<'a> Modules<'a> {
     ///
     /// There are no modules, `insmod` fails, or Dom0 is gone.
     pub fn new(lab: &'a Lab) -> Result<Self> {
-        insmod(lab, Machine::Dom0, "backend")?;
+        insmod(lab, Machine::Dom0, "backend", "")?;
         Ok(Self {
             lab,
             loaded: Loaded::Nowhere,
@@ -97,16 +109,30 @@ impl<'a> Modules<'a> {
         if self.loaded == wanted {
             return Ok(());
         }
+        if self.loaded.parameters() != wanted.parameters() {
+            self.change(Loaded::Nowhere)?;
+        }
+        self.change(wanted)?;
+        if wanted.in_server() {
+            self.await_channel()?;
+        }
+        Ok(())
+    }
+
+    /// Loads and removes frontends.
+    fn change(&mut self, wanted: Loaded) -> Result<()> {
         let (lab, old) = (self.lab, self.loaded);
+        let change = |machine, is_loaded, shall_be| match (is_loaded, shall_be) {
+            (false, true) => insmod(lab, machine, "frontend", wanted.parameters()),
+            (true, false) => rmmod(lab, machine),
+            _ => Ok(()),
+        };
         thread::scope(|scope| {
-            let server = scope.spawn(|| change(lab, SERVER, old.in_server(), wanted.in_server()));
-            change(lab, CLIENT, old.in_client(), wanted.in_client())?;
+            let server = scope.spawn(|| change(SERVER, old.in_server(), wanted.in_server()));
+            change(CLIENT, old.in_client(), wanted.in_client())?;
             server.join().map_err(|_| anyhow!("a loader panicked"))?
         })?;
         self.loaded = wanted;
-        if wanted == Loaded::Both {
-            self.await_channel()?;
-        }
         Ok(())
     }
 
@@ -150,20 +176,17 @@ impl<'a> Modules<'a> {
     }
 }
 
-fn change(lab: &Lab, machine: Machine, is_loaded: bool, shall_be: bool) -> Result<()> {
-    match (is_loaded, shall_be) {
-        (false, true) => insmod(lab, machine, "frontend"),
-        (true, false) => lab
-            .exec(machine, &["rmmod", "xenvmc_frontend"])
-            .map(drop)
-            .context("removing the frontend"),
-        _ => Ok(()),
-    }
+fn rmmod(lab: &Lab, machine: Machine) -> Result<()> {
+    lab.exec(machine, &["rmmod", "xenvmc_frontend"])
+        .map(drop)
+        .context("removing the frontend")
 }
 
-fn insmod(lab: &Lab, machine: Machine, which: &str) -> Result<()> {
+fn insmod(lab: &Lab, machine: Machine, which: &str, parameters: &str) -> Result<()> {
     let path = format!("{DIRECTORY}/xenvmc_{which}.ko");
-    lab.exec(machine, &["insmod", &path])
+    let mut argv = vec!["insmod", &path];
+    argv.extend(parameters.split_whitespace());
+    lab.exec(machine, &argv)
         .map(drop)
         .with_context(|| format!("loading the {which}"))
 }

@@ -72,7 +72,7 @@ pub fn print(
 ) -> Result<String> {
     let size = row.size;
     let sizes = match row.test {
-        Test::Stream => ["-m".to_owned(), size.to_string()],
+        Test::Stream | Test::Streams => ["-m".to_owned(), size.to_string()],
         Test::RequestResponse | Test::ConnectRequestResponse => {
             ["-r".to_owned(), format!("{size},{size}")]
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is measured: one [`Plan`] for the whole demo, one for the quick one.
+//! What is measured: one [`Plan`] for the whole demo, one for the quick one, and one for what acceleration costs.
 
 use std::fmt;
 
@@ -21,6 +21,9 @@ pub enum Test {
     /// Connect, one request, one answer, close.
     #[serde(rename = "TCP_CRR")]
     ConnectRequestResponse,
+    /// Several connections in one direction at once, by our own probe: netperf has one.
+    #[serde(rename = "STREAMS")]
+    Streams,
 }
 
 impl Test {
@@ -30,13 +33,14 @@ impl Test {
             Self::Stream => "TCP_STREAM",
             Self::RequestResponse => "TCP_RR",
             Self::ConnectRequestResponse => "TCP_CRR",
+            Self::Streams => "STREAMS",
         }
     }
 
     /// Unit of its results.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::Stream => "Mb/s",
+            Self::Stream | Self::Streams => "Mb/s",
             Self::RequestResponse | Self::ConnectRequestResponse => "1/s",
         }
     }
@@ -44,7 +48,7 @@ impl Test {
     /// What costs are counted per.
     pub fn per(self) -> &'static str {
         match self {
-            Self::Stream => "MB",
+            Self::Stream | Self::Streams => "MB",
             Self::RequestResponse | Self::ConnectRequestResponse => "transaction",
         }
     }
@@ -61,6 +65,23 @@ pub struct Row {
     pub goal: Option<f64>,
     /// Runs of each side.
     pub runs: u32,
+    /// To which end.
+    pub target: Target,
+    /// Connections at once whose bytes are counted.
+    pub streams: u32,
+    /// Connections beside those whose readers are slow; their bytes are not counted.
+    pub slow: u32,
+}
+
+/// What the client talks to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The other guest.
+    #[default]
+    Server,
+    /// Its own guest: connections that are none of ours.
+    Loopback,
 }
 
 impl Row {
@@ -71,6 +92,35 @@ impl Row {
             size,
             goal: None,
             runs: RUNS,
+            target: Target::Server,
+            streams: 1,
+            slow: 0,
+        }
+    }
+
+    /// So many streams at once, and some more with slow readers.
+    const fn streams(streams: u32, slow: u32) -> Self {
+        Self {
+            streams,
+            slow,
+            ..Self::new(Test::Streams, 16384)
+        }
+    }
+
+    const fn over_loopback(self) -> Self {
+        Self {
+            target: Target::Loopback,
+            ..self
+        }
+    }
+
+    /// What it is called in a table.
+    pub fn name(&self) -> String {
+        match (self.test, self.target, self.slow) {
+            (Test::Streams, _, 0) => format!("{} streams", self.streams),
+            (Test::Streams, _, slow) => format!("{} and {slow} slow", self.streams),
+            (test, Target::Server, _) => test.name().to_owned(),
+            (test, Target::Loopback, _) => format!("{} lo", test.name()),
         }
     }
 
@@ -93,7 +143,7 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{} {} B", self.test.name(), self.size))
+        f.pad(&format!("{} {} B", self.name(), self.size))
     }
 }
 
@@ -103,6 +153,8 @@ pub struct Plan {
     pub rows: Vec<Row>,
     /// No module against the module in the client alone.
     pub no_module: Vec<Row>,
+    /// Connections that ask for a ring as late as usual against those that ask at once.
+    pub upgrade: Vec<Row>,
     /// Sizes of streams whose bounds inside a guest are measured.
     pub bound_streams: Vec<u32>,
     /// Sizes of transactions for which loopback is measured.
@@ -135,6 +187,7 @@ impl Plan {
                 Row::new(Stream, 16384).at_par(0.98, 8),
                 Row::new(RequestResponse, 1).at_par(0.98, 8),
             ],
+            upgrade: Vec::new(),
             bound_streams: vec![64, 256, 1024, 4096, 16384, 65536],
             bound_transactions: vec![1, 64, 1024, 16384],
             bound_runs: 2,
@@ -153,6 +206,7 @@ impl Plan {
                 Row::new(ConnectRequestResponse, 1).at_par(1.0, 4),
             ],
             no_module: vec![Row::new(Stream, 16384).at_par(0.98, 3)],
+            upgrade: Vec::new(),
             bound_streams: vec![16384],
             bound_transactions: vec![1],
             bound_runs: 1,
@@ -160,9 +214,41 @@ impl Plan {
         }
     }
 
+    /// What acceleration costs those that it does not serve, and what it does to many connections at once.
+    pub fn costs() -> Self {
+        use Test::{ConnectRequestResponse, RequestResponse, Stream};
+        let tests = || {
+            [
+                Row::new(Stream, 16384),
+                Row::new(RequestResponse, 1),
+                Row::new(ConnectRequestResponse, 1),
+            ]
+        };
+        let elsewhere = tests().map(|row| row.at_par(0.99, 12));
+        let loopback = tests().map(|row| row.at_par(0.99, 12).over_loopback());
+        Self {
+            rows: vec![
+                Row::streams(1, 0),
+                Row::streams(8, 0),
+                Row::streams(8, 1),
+                Row::streams(64, 0),
+                Row::new(ConnectRequestResponse, 1).at_par(1.0, 12),
+            ],
+            no_module: elsewhere.into_iter().chain(loopback).collect(),
+            upgrade: vec![Row {
+                runs: 6,
+                ..Row::new(ConnectRequestResponse, 1)
+            }],
+            bound_streams: Vec::new(),
+            bound_transactions: Vec::new(),
+            bound_runs: 0,
+            seconds: 2,
+        }
+    }
+
     /// Number of all runs.
     pub fn steps(&self) -> u32 {
-        let rows = self.rows.iter().chain(&self.no_module);
+        let rows = self.rows.iter().chain(&self.no_module).chain(&self.upgrade);
         let pairs: u32 = rows.map(|row| row.runs).sum();
         // Three bounds for each size of a stream: memcpy, /dev/zero, loopback.
         let bounds = self.bound_streams.len() * 3 + self.bound_transactions.len();

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     modules::Loaded,
     netperf::Found,
-    plan::{Row, Test},
+    plan::{Row, Target, Test},
     snapshot::{Counts, Cpu, Snapshot},
 };
 
@@ -49,6 +49,9 @@ pub struct Results {
     pub rows: Vec<RowResult>,
     /// No module anywhere against the module in the client's guest alone.
     pub no_module: Vec<RowResult>,
+    /// Connections that ask for a ring as late as usual against those that ask at once.
+    #[serde(default)]
+    pub upgrade: Vec<RowResult>,
     /// What a guest can do by itself.
     pub bounds: Vec<Bound>,
     /// Labs that were booted; each row's runs are all of one.
@@ -78,6 +81,7 @@ impl Results {
             lab: LabFacts::default(),
             rows: Vec::new(),
             no_module: Vec::new(),
+            upgrade: Vec::new(),
             bounds: Vec::new(),
             boots: 0,
             repeated: 0,
@@ -125,6 +129,12 @@ pub struct RowResult {
     pub test: Test,
     /// Bytes of a message.
     pub size: u32,
+    /// What the client talked to.
+    #[serde(default)]
+    pub target: Target,
+    /// What the row is called in a table.
+    #[serde(default)]
+    pub name: String,
     /// Unit of the values.
     pub unit: String,
     /// What `per_unit` counts per: `MB` (1,000,000 bytes) or `transaction`.
@@ -150,6 +160,8 @@ impl RowResult {
         Self {
             test: row.test,
             size: row.size,
+            target: row.target,
+            name: row.name(),
             unit: row.test.unit().to_owned(),
             per: row.test.per().to_owned(),
             netfront,
@@ -277,7 +289,7 @@ impl Run {
     /// What was done: million bytes or transactions.
     fn work(&self, test: Test) -> f64 {
         match test {
-            Test::Stream => self.value * self.seconds / 8.0,
+            Test::Stream | Test::Streams => self.value * self.seconds / 8.0,
             Test::RequestResponse | Test::ConnectRequestResponse => self.value * self.seconds,
         }
     }
@@ -285,7 +297,7 @@ impl Run {
     /// Bytes that netperf moved in both directions.
     pub fn bytes(&self, row: Row) -> f64 {
         match row.test {
-            Test::Stream => self.work(row.test) * 1e6,
+            Test::Stream | Test::Streams => self.work(row.test) * 1e6,
             _ => self.work(row.test) * 2.0 * f64::from(row.size),
         }
     }

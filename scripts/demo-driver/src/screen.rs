@@ -80,6 +80,11 @@ impl Screen {
         self.title("to a guest without the module", "no module", "client only");
     }
 
+    /// The head of the table of connections that ask for rings at once.
+    pub fn title_upgrade(&mut self) {
+        self.title("what asking for a ring costs", "usual", "at once");
+    }
+
     /// The head of the table of bounds.
     pub fn title_bounds(&mut self) {
         self.line("");
@@ -99,8 +104,8 @@ impl Screen {
             row.xenvmc.cpu_seconds_per_1000.sum(),
         );
         self.line(&format!(
-            "{:11}{:>7} B  {:>4}{:>12}{:>12}{:>8.2}x {:>12}  {:>7} {:>7}  {:16} {}",
-            row.test.name(),
+            "{:14}{:>6} B  {:>4}{:>12}{:>12}{:>8.2}x {:>12}  {:>7} {:>7}  {:16} {}",
+            row.name,
             row.size,
             row.unit,
             figure(row.netfront.median),
@@ -135,7 +140,7 @@ impl Screen {
     fn title(&mut self, what: &str, before: &str, after: &str) {
         self.line("");
         self.line(&format!(
-            "{what:27}{before:>10}{after:>12}{:>9} {:>12}  {:>15}",
+            "{what:29}{before:>10}{after:>12}{:>9} {:>12}  {:>15}",
             "ratio", "90 % within", "CPU s/1000"
         ));
     }

@@ -83,6 +83,30 @@ pub(crate) fn sendmsg(fd: RawFd, bytes: &[u8], piece: usize, flags: i32) -> Resu
     check(unsafe { libc::sendmsg(fd, &header, flags) })
 }
 
+/// sendmsg(2) with a control message that asks for nothing: TCP takes such a message, not the ring.
+pub(crate) fn sendmsg_with_control(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
+    const NO_STAMPS: u32 = 0;
+    let mut pieces = pieces(bytes.as_ptr().cast_mut(), bytes.len(), bytes.len());
+    let mut header = header(&mut pieces);
+    // Aligned, and enough for a header and one number.
+    let mut control = [0_u64; 4];
+    header.msg_control = control.as_mut_ptr().cast();
+    // SAFETY: Computes sizes only.
+    header.msg_controllen = unsafe { libc::CMSG_SPACE(size_of::<u32>() as u32) } as usize;
+    // SAFETY: `control` has room for the message's header and its number, and is zeroed.
+    unsafe {
+        let first = libc::CMSG_FIRSTHDR(&header);
+        (*first).cmsg_level = libc::SOL_SOCKET;
+        (*first).cmsg_type = libc::SO_TIMESTAMPING;
+        (*first).cmsg_len = libc::CMSG_LEN(size_of::<u32>() as u32) as usize;
+        libc::CMSG_DATA(first)
+            .cast::<u32>()
+            .write_unaligned(NO_STAMPS);
+    }
+    // SAFETY: The header, its pieces and its control message are valid, and the call only reads.
+    check(unsafe { libc::sendmsg(fd, &header, 0) })
+}
+
 /// sendfile(2) of what `file` has from its beginning.
 pub(crate) fn sendfile(fd: RawFd, file: RawFd, count: usize) -> Result<usize, Errno> {
     let mut offset = 0;

@@ -17,6 +17,9 @@ use crate::{
     sys::{self, Errno},
 };
 
+/// Ways to send, some of which only TCP can.
+const CHANGING: [&str; 4] = ["send", "write", "writev", "control"];
+
 /// Largest piece of a vector.
 const PIECE: usize = 1500;
 
@@ -212,7 +215,12 @@ pub(crate) fn send(fd: RawFd, direction: &Direction, order: &Order) -> Result<An
         stream::fill(seed, at, bytes);
         let piece = plan.random.size(PIECE);
         let all = ["write", "send", "writev", "sendmsg", "sendfile"];
-        let result = match choose(&plan.method, &all, &mut plan.random) {
+        let method = match plan.method.as_str() {
+            "changing" => choose("any", &CHANGING, &mut plan.random),
+            method => choose(method, &all, &mut plan.random),
+        };
+        let result = match method {
+            "control" => sys::sendmsg_with_control(fd, bytes),
             "write" => sys::write(fd, bytes),
             "send" => sys::send(fd, bytes, 0),
             "writev" => sys::writev(fd, bytes, piece),

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The lab tests: real guests, real sockets, both modules. See Documentation/testing.md.
-//!
-//! `xenvmc-lab-tests [--list] [--keep] [--debug-kernel] [NAME…]` runs all tests, or those whose names contain one of the words.
 
 mod bench;
 mod cases;
@@ -13,13 +11,34 @@ mod suite;
 
 use std::{env, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use clap::Parser;
 use lab_driver::{GuestType, interrupt};
 
 use suite::Setting;
 
+/// The lab tests: real guests, real sockets, both modules.
+#[derive(Parser)]
+#[command(name = "tests/run")]
+struct Arguments {
+    /// Print the names of all tests.
+    #[arg(long)]
+    list: bool,
+    /// Leave the lab up.
+    #[arg(long)]
+    keep: bool,
+    /// Let the guests run the kernel of scripts/debug-kernel.
+    #[arg(long)]
+    debug_kernel: bool,
+    /// Give each guest two virtual CPUs, on four emulated ones.
+    #[arg(long, conflicts_with = "debug_kernel")]
+    two_cpus: bool,
+    /// Words that the names of the tests to run contain; without one, all tests but those that take minutes.
+    names: Vec<String>,
+}
+
 fn main() -> ExitCode {
-    match run() {
+    match run(Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -29,31 +48,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<bool> {
-    interrupt::catch()?;
-    let mut words = Vec::new();
-    let mut keep = false;
-    let mut debug = false;
-    for argument in env::args().skip(1) {
-        match argument.as_str() {
-            "--list" => {
-                cases::ALL.iter().for_each(|case| println!("{}", case.name));
-                return Ok(true);
-            }
-            "--keep" => keep = true,
-            "--debug-kernel" => debug = true,
-            option if option.starts_with('-') => {
-                bail!("usage: tests/run [--list] [--keep] [--debug-kernel] [NAME…]")
-            }
-            _ => words.push(argument),
-        }
+fn run(arguments: Arguments) -> Result<bool> {
+    if arguments.list {
+        cases::ALL.iter().for_each(|case| println!("{}", case.name));
+        return Ok(true);
     }
+    interrupt::catch()?;
     let programs = env::current_exe()?;
     let programs = programs.parent().context("no directory")?.to_owned();
     let build = PathBuf::from("build").canonicalize().context("build")?;
-    let mut suite = suite::Suite::new(programs, build.join("tests"), words, keep);
-    if debug {
+    let mut suite = suite::Suite::new(
+        programs,
+        build.join("tests"),
+        arguments.names,
+        arguments.keep,
+    );
+    if arguments.debug_kernel {
         suite.run(Setting::Debug)?;
+    } else if arguments.two_cpus {
+        suite.run(Setting::TwoCpus)?;
     } else {
         suite.run(Setting::Plain(GuestType::Pvh))?;
         suite.run(Setting::Packages)?;

@@ -161,8 +161,14 @@ pub(crate) struct Load<'a> {
 impl<'a> Load<'a> {
     /// Begins, and waits until at least `bytes` have come through both ways.
     pub(crate) fn start(pair: &'a Pair, bytes: u64) -> Result<Self> {
-        let receivers = [pair.b.start("recv")?, pair.a.start("recv")?];
-        let senders = [pair.a.start("send")?, pair.b.start("send")?];
+        Self::start_as(pair, bytes, "", "")
+    }
+
+    /// The same with orders that have these words.
+    pub(crate) fn start_as(pair: &'a Pair, bytes: u64, send: &str, receive: &str) -> Result<Self> {
+        let [send, receive] = [format!("send {send}"), format!("recv {receive}")];
+        let receivers = [pair.b.start(&receive)?, pair.a.start(&receive)?];
+        let senders = [pair.a.start(&send)?, pair.b.start(&send)?];
         let load = Self {
             pair,
             senders,

@@ -40,6 +40,8 @@ pub(crate) enum Setting {
     Packages,
     /// PVH guests with the kernel that checks itself.
     Debug,
+    /// PVH guests with two virtual CPUs each, for which there are three emulated ones besides Dom0's.
+    TwoCpus,
 }
 
 impl Setting {
@@ -49,22 +51,32 @@ impl Setting {
             Self::Plain(kind) => kind.name(),
             Self::Packages => "packages",
             Self::Debug => "debug",
+            Self::TwoCpus => "two-cpus",
         }
     }
 
     fn options(self) -> Options {
         let kind = match self {
             Self::Plain(kind) => kind,
-            Self::Packages | Self::Debug => GuestType::Pvh,
+            Self::Packages | Self::Debug | Self::TwoCpus => GuestType::Pvh,
         };
         let packages: &[&str] = match self {
             Self::Packages => cases::PACKAGES,
-            Self::Plain(_) | Self::Debug => &[],
+            Self::Plain(_) | Self::Debug | Self::TwoCpus => &[],
+        };
+        let (vcpus, smp) = match self {
+            Self::TwoCpus => (2, 4),
+            Self::Plain(_) | Self::Packages | Self::Debug => {
+                let usual = Options::default();
+                (usual.vcpus, usual.smp)
+            }
         };
         Options {
             kind,
             debug_kernel: self == Self::Debug,
             no_modules: true,
+            vcpus,
+            smp,
             packages: packages.iter().map(|name| (*name).to_owned()).collect(),
             ..Options::default()
         }
@@ -142,7 +154,7 @@ impl Suite {
 
     fn wants(&self, case: &Case, setting: Setting) -> bool {
         let name = format!("{}::{}", setting.name(), case.name);
-        let is_chosen = self.words.is_empty()
+        let is_chosen = (self.words.is_empty() && !case.is_long())
             || case.wanted == Wanted::Debug
             || self.words.iter().any(|word| name.contains(word.as_str()));
         is_chosen && case.runs_in(setting)

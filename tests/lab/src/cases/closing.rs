@@ -5,7 +5,7 @@
 use anyhow::{Result, ensure};
 
 use crate::{
-    bench::{Bench, GUEST1},
+    bench::{Bench, GUEST1, GUESTS},
     pair::Pair,
     peer::Socket,
 };
@@ -227,6 +227,24 @@ pub(super) fn unread_is_counted(bench: &Bench) -> Result<()> {
 }
 
 /// A connection that is over has no place in the report, though the other end is not closed yet.
+/// Both ends are shut down, and stay: there is nothing more to say.
+pub(super) fn shut_down_at_both_ends(bench: &Bench) -> Result<()> {
+    let pair = bench.pair()?;
+    pair.a.shutdown("both")?;
+    pair.b.shutdown("both")?;
+    let notices = || -> Result<Vec<u64>> {
+        let counts = GUESTS.map(|guest| bench.counter(guest, "notices_sent"));
+        counts.into_iter().collect()
+    };
+    let mut last = notices()?;
+    bench.wait("the guests say nothing any more", || {
+        let now = notices()?;
+        Ok(std::mem::replace(&mut last, now.clone()) == now)
+    })?;
+    pair.a.close()?;
+    pair.b.close()
+}
+
 pub(super) fn report_forgets_the_closed(bench: &Bench) -> Result<()> {
     let pair = bench.pair()?;
     pair.a.shutdown("write")?;

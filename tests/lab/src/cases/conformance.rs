@@ -14,7 +14,10 @@ use crate::bench::{Bench, CONFORMANCE, GUEST1, GUEST2, patience};
 const ROUND_TRIPS: u32 = 250_000;
 
 /// The same of those in which an end waits in another way: each wake-up takes the emulator a millisecond.
-const OTHER_ROUND_TRIPS: u32 = 1_000;
+const OTHER_ROUND_TRIPS: u32 = 500;
+
+/// How many times fewer of the first there are where time is short.
+const PART: u32 = 20;
 
 /// How many times fewer on the debug kernel.
 const DEBUG_ROUND_TRIPS: u32 = 20;
@@ -110,16 +113,25 @@ fn problems(ktap: &str) -> Vec<&str> {
 
 /// A million round trips over the ring, some of them after random delays, with all ways to wait: no wake-up is lost.
 pub(super) fn million_round_trips(bench: &Bench) -> Result<()> {
+    all_round_trips(bench, ROUND_TRIPS)
+}
+
+/// A part of that.
+pub(super) fn round_trips(bench: &Bench) -> Result<()> {
+    all_round_trips(bench, ROUND_TRIPS / PART)
+}
+
+fn all_round_trips(bench: &Bench, rounds: u32) -> Result<()> {
     let others = ["poll", "select", "epoll", "mixed"].map(|name| format!("wakeups::{name}"));
     with_server(bench, || {
-        round_trips(bench, ROUND_TRIPS, &["wakeups::recv".to_owned()])?;
-        round_trips(bench, OTHER_ROUND_TRIPS, &others)
+        run_round_trips(bench, rounds, &["wakeups::recv".to_owned()])?;
+        run_round_trips(bench, OTHER_ROUND_TRIPS, &others)
     })
 }
 
-fn round_trips(bench: &Bench, rounds: u32, names: &[String]) -> Result<()> {
+fn run_round_trips(bench: &Bench, rounds: u32, names: &[String]) -> Result<()> {
     let rounds = match bench.has_debug_kernel() {
-        true => rounds / DEBUG_ROUND_TRIPS,
+        true => (rounds / DEBUG_ROUND_TRIPS).max(1),
         false => rounds,
     };
     let (address, rounds) = (GUEST2.address().to_string(), rounds.to_string());

@@ -126,6 +126,25 @@ pub(super) fn given_back(bench: &Bench) -> Result<()> {
     pair.finish()
 }
 
+/// A connection that was refused asks again when it has moved much more.
+pub(super) fn refused_at_first(bench: &Bench) -> Result<()> {
+    bench.set(GUEST2, "enabled", "0")?;
+    let before = bench.declines(GUEST1, "disabled")?[1];
+    let pair = bench.plain_pair()?;
+    for _ in 0..10 {
+        pair.exchange(100)?;
+    }
+    ensure!(
+        bench.declines(GUEST1, "disabled")?[1] > before,
+        "nothing was refused"
+    );
+    ensure!(!pair.is_accelerated()?, "refused, and accelerated");
+    bench.set(GUEST2, "enabled", "1")?;
+    pair.accelerate()?;
+    pair.both_ways(BYTES, "", "")?;
+    pair.finish()
+}
+
 /// Connections that were accelerated before go on.
 pub(super) fn disabled_later(bench: &Bench) -> Result<()> {
     let pair = bench.pair()?;

@@ -7,7 +7,7 @@ use lab_driver::Machine;
 
 use crate::{
     bench::{Bench, GUEST1, GUEST2, GUESTS},
-    pair::Pair,
+    pair::{Load, Pair},
 };
 
 /// Bytes of a transfer.
@@ -158,6 +158,57 @@ pub(super) fn many_connections(bench: &Bench) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Bytes of a single call, many times what TCP takes at once.
+const LARGE_CALL: u64 = 24 << 20;
+
+/// All that a connection sends is one call: it begins over TCP, and most of it takes the ring.
+pub(super) fn one_large_call(bench: &Bench) -> Result<()> {
+    let pair = bench.plain_pair()?;
+    let receiver = pair.b.start("recv")?;
+    let order = format!("send bytes={LARGE_CALL} max={LARGE_CALL} fixed=1");
+    let answer = pair.a.call(&order)?.exactly(LARGE_CALL)?;
+    ensure!(
+        answer.number("calls") == 1,
+        "{} calls",
+        answer.number("calls")
+    );
+    let [moved, _] = pair.ring_bytes()?;
+    ensure!(
+        moved > LARGE_CALL / 2,
+        "{moved} of {LARGE_CALL} bytes went through the ring"
+    );
+    pair.a.shutdown("write")?;
+    receiver.wait()?.ended(LARGE_CALL)?;
+    pair.b.shutdown("write")?;
+    pair.finish_after_end()
+}
+
+/// Times that each direction goes back to TCP.
+const CHANGES: u64 = 2_000;
+
+/// Both directions change between the ring and TCP at random places, thousands of times, while bytes flow.
+pub(super) fn thousands_of_changes(bench: &Bench) -> Result<()> {
+    let count = || -> Result<u64> {
+        let left = GUESTS.map(|guest| bench.counter(guest, "ring_left"));
+        let [first, second] = left;
+        Ok(first?.min(second?))
+    };
+    let pair = bench.pair()?;
+    let load = Load::start_as(
+        &pair,
+        BYTES_OF_EACH,
+        "method=changing max=3000",
+        "method=any max=5000",
+    )?;
+    let start = count()?;
+    while count()? < start + CHANGES {
+        load.wait_for(BYTES_OF_EACH)?;
+    }
+    load.stop()?;
+    pair.a.close()?;
+    pair.b.close()
 }
 
 /// Both ends send much before either reads, as TCP lets them.

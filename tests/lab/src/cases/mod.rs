@@ -41,6 +41,8 @@ pub(crate) enum Wanted {
     Pvh,
     /// Paravirtual ones as well.
     Pv,
+    /// PVH guests, if its name is asked for: it takes minutes.
+    Long,
     /// PVH guests with the packages of [`programs`].
     Packages,
     /// Those with the debug kernel only, and whatever tests are chosen.
@@ -48,10 +50,17 @@ pub(crate) enum Wanted {
 }
 
 impl Case {
+    /// Whether it runs only when its name is asked for.
+    pub(crate) fn is_long(&self) -> bool {
+        self.wanted == Wanted::Long
+    }
+
     /// Whether these guests have it.
     pub(crate) fn runs_in(&self, setting: Setting) -> bool {
         match setting {
-            Setting::Plain(GuestType::Pvh) => matches!(self.wanted, Wanted::Pvh | Wanted::Pv),
+            Setting::Plain(GuestType::Pvh) | Setting::TwoCpus => {
+                matches!(self.wanted, Wanted::Pvh | Wanted::Pv | Wanted::Long)
+            }
             Setting::Plain(GuestType::Pv) => self.wanted == Wanted::Pv,
             Setting::Packages => self.wanted == Wanted::Packages,
             Setting::Debug => self.wanted != Wanted::Packages,
@@ -60,7 +69,7 @@ impl Case {
 }
 
 /// A list of tests from functions; `pv` marks those that paravirtual guests have as well, `packages` those that need programs,
-/// `debug` those that only the debug kernel can have.
+/// `debug` those that only the debug kernel can have, `long` those that run only when they are asked for.
 macro_rules! cases {
     ($($module:ident::$name:ident $($mark:ident)?,)*) => {
         &[$(Case {
@@ -72,6 +81,7 @@ macro_rules! cases {
     (@) => { Wanted::Pvh };
     (@ pv) => { Wanted::Pv };
     (@ packages) => { Wanted::Packages };
+    (@ long) => { Wanted::Long };
     (@ debug) => { Wanted::Debug };
 }
 
@@ -94,6 +104,8 @@ pub(crate) const ALL: &[Case] = cases![
     integrity::much_before_reading,
     integrity::both_ask_at_once,
     integrity::many_connections,
+    integrity::one_large_call,
+    integrity::thousands_of_changes,
     closing::half_close_connecting_first,
     closing::half_close_accepting_first,
     closing::half_close_both_at_once,
@@ -105,6 +117,7 @@ pub(crate) const ALL: &[Case] = cases![
     closing::shutdown_wakes_own_calls,
     closing::timeouts,
     closing::unread_is_counted,
+    closing::shut_down_at_both_ends,
     closing::report_forgets_the_closed,
     process::killed_sender,
     process::killed_sender_at_work,
@@ -129,6 +142,7 @@ pub(crate) const ALL: &[Case] = cases![
     existing::left_alone,
     fallback::peer_without_module,
     fallback::disabled,
+    fallback::refused_at_first,
     fallback::ineligible,
     fallback::given_back,
     fallback::disabled_later,
@@ -148,14 +162,15 @@ pub(crate) const ALL: &[Case] = cases![
     conformance::calls,
     conformance::blocking,
     conformance::volumes,
-    conformance::million_round_trips,
+    conformance::round_trips,
+    conformance::million_round_trips long,
     conformance::readiness,
     conformance::ends,
     conformance::descriptors,
     conformance::options,
     conformance::addresses,
     cost::idle_rings_shrink,
-    cost::thousand_connections,
+    cost::thousand_connections long,
     leaks::nothing_is_left,
     leaks::nothing_is_unreferenced debug,
     destroy::guest_with_connections,

@@ -10,11 +10,11 @@ use crate::{
     pair::{Load, Pair},
 };
 
-/// Bytes that flow before, between and after.
+/// Bytes that flow through the ring, before.
 const BYTES: u64 = 2 << 20;
 
-/// Of these, bytes that flow over TCP with the debug kernel, which takes minutes for more.
-const DEBUG_BYTES: u64 = BYTES / 16;
+/// Bytes that flow over TCP, in between and after: an emulated network takes minutes for more.
+const BYTES_ON_TCP: u64 = BYTES / 16;
 
 /// Connections under load at once.
 const CONNECTIONS: usize = 3;
@@ -24,10 +24,6 @@ fn under_load(bench: &Bench, guests: &[Machine]) -> Result<()> {
     let pairs: Vec<Pair> = (0..CONNECTIONS)
         .map(|_| bench.pair())
         .collect::<Result<_>>()?;
-    let bytes_on_tcp = match bench.has_debug_kernel() {
-        true => DEBUG_BYTES,
-        false => BYTES,
-    };
     let mut loads = Vec::new();
     for pair in &pairs {
         let before = pair.ring_bytes()?;
@@ -42,14 +38,14 @@ fn under_load(bench: &Bench, guests: &[Machine]) -> Result<()> {
         bench.unload(*guest)?;
         loads
             .iter()
-            .try_for_each(|load| load.wait_for(bytes_on_tcp))?;
+            .try_for_each(|load| load.wait_for(BYTES_ON_TCP))?;
     }
     for guest in guests {
         bench.load(*guest, "")?;
     }
     loads
         .iter()
-        .try_for_each(|load| load.wait_for(bytes_on_tcp))?;
+        .try_for_each(|load| load.wait_for(BYTES_ON_TCP))?;
     loads.into_iter().try_for_each(Load::stop)
 }
 
