@@ -110,7 +110,7 @@ counters! {
     ring_left,
     /// Times that a ring was replaced by a larger one.
     ring_grown,
-    /// Times that a ring of an idle connection was replaced by one of the size that it had at first.
+    /// Times that a ring was replaced by a smaller one: of an idle connection, or to give way to others.
     ring_shrunk,
     /// Calls to TCP's own sendmsg that were under way during a switch, and were fenced off.
     rogue_writes,

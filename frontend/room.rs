@@ -119,6 +119,14 @@ impl Channel {
         self.with_room(|slots| slots.allocate(order))
     }
 
+    /// The order of the largest extent that all connections can have at once.
+    pub(crate) fn share_order(&self) -> u8 {
+        let slots = self.slots().lock();
+        let used = slots.used().max(1);
+        let share = slots.spare_pages() / used;
+        share.max(1).ilog2() as u8
+    }
+
     /// Takes an extent of 2^`order` pages if there is one, without growth of the arena. Any context but hard interrupts.
     pub(crate) fn take_granted_extent(&self, order: u8) -> Option<Extent> {
         self.slots().lock().allocate(order).ok()

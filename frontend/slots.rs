@@ -101,10 +101,15 @@ impl Slots {
 
     /// Takes an extent of 2^`order` pages if no more than half of the arena is in use then.
     pub(crate) fn allocate_spare(&mut self, order: u8) -> core::result::Result<Extent, Shortage> {
-        if self.arena.used() + (1 << order) > self.arena.limit() * CHUNK_PAGES / 2 {
+        if self.arena.used() + (1 << order) > self.spare_pages() {
             return Err(Shortage::Decline(Decline::ArenaExhausted));
         }
         self.allocate(order)
+    }
+
+    /// Pages of what rings may grow to, of all connections together.
+    pub(crate) fn spare_pages(&self) -> u32 {
+        self.arena.limit() * CHUNK_PAGES / 2
     }
 
     /// Gives an extent back.

@@ -420,6 +420,7 @@ impl StreamExt for AdoptedStream {
         guard.state().needs_order = None;
         *self.agreement.lock() = Agreement::new();
         self.traffic.reset();
+        self.set_request(0);
         self.set_phase(Phase::Plain);
         drop(guard);
         drop(reader);
@@ -432,6 +433,7 @@ impl StreamExt for AdoptedStream {
             return;
         }
         self.traffic.refused();
+        self.set_request(0);
         *self.agreement.lock() = Agreement::new();
         self.set_phase(Phase::Plain);
     }

@@ -36,8 +36,8 @@ use xenvmc_xen::VirtFence;
 /// Binary logarithm of how many times larger a ring becomes in one step.
 const GROWTH_ORDER: u8 = 2;
 
-/// Bytes that a connection takes before anybody reads, if the send buffer is not larger: about what a new TCP connection does
-/// with the send and receive buffers that Linux gives it.
+/// Bytes that a connection takes before anybody reads, if the application has not set a larger send buffer: about what a new
+/// TCP connection does with the send and receive buffers that Linux gives it.
 const UNREAD_BYTES: usize = 256 << 10;
 
 /// Flags of a send that only TCP can do justice to.
@@ -193,10 +193,14 @@ pub(crate) fn leave(
     collect(sender, link)
 }
 
+/// Bytes that a connection takes before anybody reads.
+pub(crate) fn unread_bytes(stream: &AdoptedStream) -> usize {
+    UNREAD_BYTES.max(stream.socket().fixed_send_buffer())
+}
+
 /// The order of the ring that a connection gets before anybody reads: programs rely on being able to send some.
 pub(crate) fn unread_order(stream: &AdoptedStream) -> u8 {
-    let unread = UNREAD_BYTES.max(stream.socket().send_buffer());
-    let order = Extent::order_for(u32::try_from(unread).unwrap_or(u32::MAX));
+    let order = Extent::order_for(u32::try_from(unread_bytes(stream)).unwrap_or(u32::MAX));
     order.min(stream.frontend().settings().ring_order)
 }
 
@@ -214,7 +218,7 @@ pub(crate) enum Growth {
 }
 
 /// Goes on in a larger extent, if this one is not as large as may be, and the reader is at work or TCP would take as much
-/// without one.
+/// without one; in a smaller one if it has more than its share, and others need room.
 ///
 /// # Errors
 ///
@@ -227,8 +231,13 @@ pub(crate) fn grow(
     let Mode::Ring { extent, seq } = sender.outbound.mode() else {
         return Ok(Growth::Enough);
     };
-    let most = stream.frontend().settings().ring_order;
     let unread = unread_order(stream);
+    let most = stream.frontend().settings().ring_order;
+    let most = most.min(link.channel().share_order().max(unread));
+    if extent.order() > most {
+        give_way(stream, sender, link, most)?;
+        return Ok(Growth::Enough);
+    }
     let order = if sender.outbound.is_being_read() {
         most.min(extent.order() + GROWTH_ORDER)
     } else {
@@ -286,6 +295,33 @@ pub(crate) fn shrink(
     stream.extent_bytes.store(smaller.bytes(), Release);
     publish(stream, sender, link)?;
     collect(sender, link)
+}
+
+/// Goes on in an extent of 2^`order` pages, if there is one, so that the larger one is free when it was read.
+///
+/// # Errors
+///
+/// If the peer has broken the protocol.
+fn give_way(
+    stream: &AdoptedStream,
+    sender: &mut Sender,
+    link: &Link,
+    order: u8,
+) -> core::result::Result<(), Violation> {
+    let Mode::Ring { seq, .. } = sender.outbound.mode() else {
+        return Ok(());
+    };
+    let Some(smaller) = link.channel().take_granted_extent(order) else {
+        return Ok(());
+    };
+    if sender.outbound.enter_ring(smaller, seq).is_err() {
+        link.channel().put_extent(smaller);
+        return Ok(());
+    }
+    sender.holds_more = true;
+    stream.extent_bytes.store(smaller.bytes(), Release);
+    stream.frontend().counters().ring_shrunk.inc();
+    publish(stream, sender, link)
 }
 
 /// Takes an extent of 2^`order` pages, or a smaller one that is still larger than one of 2^`than` pages.

@@ -169,6 +169,11 @@ bool xenvmc_helper_sk_in_init_net(const struct sock *sk)
 	return net_eq(sock_net(sk), &init_net);
 }
 
+int xenvmc_helper_sk_fixed_sndbuf(const struct sock *sk)
+{
+	return sk->sk_userlocks & SOCK_SNDBUF_LOCK ? READ_ONCE(sk->sk_sndbuf) : 0;
+}
+
 bool xenvmc_helper_sk_has_wspace(const struct sock *sk)
 {
 	return sk_stream_wspace(sk) >= sk_stream_min_wspace(sk);

@@ -192,11 +192,17 @@ impl Socket {
         unsafe { bindings::tcp_has_low_water(self.as_ptr()) }
     }
 
-    /// Returns SO_SNDBUF, bytes. Any context.
-    pub fn send_buffer(&self) -> usize {
+    /// Returns SO_SNDBUF in bytes if the application has set it, else 0: what TCP has chosen may change. Any context.
+    pub fn fixed_send_buffer(&self) -> usize {
         // SAFETY: alive; an integer that is read with READ_ONCE semantics.
-        let bytes = unsafe { core::ptr::addr_of!((*self.as_ptr()).sk_sndbuf).read_volatile() };
+        let bytes = unsafe { bindings::sk_fixed_sndbuf(self.as_ptr()) };
         usize::try_from(bytes).unwrap_or(0)
+    }
+
+    /// Returns how many bytes TCP holds that the peer has not acknowledged, sent or not. Any context; may be old a moment later.
+    pub fn unacknowledged(&self) -> usize {
+        // SAFETY: alive and TCP; integers that are read with READ_ONCE semantics.
+        unsafe { bindings::tcp_unacknowledged(self.as_ptr()) as usize }
     }
 
     /// Returns SO_RCVTIMEO in jiffies; zero when the caller does not want to wait. Any context.

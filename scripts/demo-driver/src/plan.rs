@@ -224,15 +224,15 @@ impl Plan {
                 Row::new(ConnectRequestResponse, 1),
             ]
         };
-        let elsewhere = tests().map(|row| row.at_par(0.99, 12));
-        let loopback = tests().map(|row| row.at_par(0.99, 12).over_loopback());
+        let elsewhere = tests().map(|row| row.at_par(0.99, 6));
+        let loopback = tests().map(|row| row.at_par(0.99, 6).over_loopback());
         Self {
             rows: vec![
                 Row::streams(1, 0),
                 Row::streams(8, 0),
                 Row::streams(8, 1),
                 Row::streams(64, 0),
-                Row::new(ConnectRequestResponse, 1).at_par(1.0, 12),
+                Row::new(ConnectRequestResponse, 1).at_par(1.0, 6),
             ],
             no_module: elsewhere.into_iter().chain(loopback).collect(),
             upgrade: vec![Row {

@@ -28,7 +28,7 @@ use std::{
 const BATCH_BYTES: usize = 4 << 20;
 
 /// Time in which connections get up to speed, before anything is counted.
-const WARM_UP: Duration = Duration::from_millis(1500);
+const WARM_UP: Duration = Duration::from_secs(4);
 
 /// Bytes that a reader takes at a time.
 const READ_BYTES: usize = 64 << 10;
