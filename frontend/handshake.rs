@@ -122,6 +122,7 @@ pub(crate) fn ask(
     if let Err(reason) = sent {
         // As if it had never been made, which is what the peer believes: it may be made again.
         *agreement = Agreement::new();
+        stream.set_request(0);
         drop(agreement);
         channel.put_slot(slot);
         if stream.has_ended() {

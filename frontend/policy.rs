@@ -46,11 +46,6 @@ impl Traffic {
         self.refusals.fetch_add(1, Relaxed);
     }
 
-    /// Whether the peer has refused since it began.
-    pub(crate) fn was_refused(&self) -> bool {
-        self.refusals.load(Relaxed) != 0
-    }
-
     /// Counts a call that moved `bytes` bytes, and returns whether they all together reach `threshold`.
     fn reaches(&self, bytes: usize, threshold: Threshold) -> bool {
         let calls = self.calls.fetch_add(1, Relaxed).wrapping_add(1);

@@ -429,6 +429,7 @@ impl StreamExt for AdoptedStream {
 
     fn refused(&self, reason: Decline) {
         pr_debug!("a connection was refused: {}\n", reason.name());
+        let guard = self.lock();
         if self.has_ended() {
             return;
         }
@@ -436,6 +437,8 @@ impl StreamExt for AdoptedStream {
         self.set_request(0);
         *self.agreement.lock() = Agreement::new();
         self.set_phase(Phase::Plain);
+        drop(guard);
+        self.wake_to_look();
     }
 
     fn wake_to_look(&self) {

@@ -193,14 +193,10 @@ pub(crate) fn leave(
     collect(sender, link)
 }
 
-/// Bytes that a connection takes before anybody reads.
-pub(crate) fn unread_bytes(stream: &AdoptedStream) -> usize {
-    UNREAD_BYTES.max(stream.socket().fixed_send_buffer())
-}
-
 /// The order of the ring that a connection gets before anybody reads: programs rely on being able to send some.
 pub(crate) fn unread_order(stream: &AdoptedStream) -> u8 {
-    let order = Extent::order_for(u32::try_from(unread_bytes(stream)).unwrap_or(u32::MAX));
+    let unread = UNREAD_BYTES.max(stream.socket().fixed_send_buffer());
+    let order = Extent::order_for(u32::try_from(unread).unwrap_or(u32::MAX));
     order.min(stream.frontend().settings().ring_order)
 }
 

@@ -54,8 +54,9 @@ use xenvmc_xen::word::VirtFence;
 /// Bytes that are copied before the peer is told: a long message is read while it is still being written.
 const COMMIT_BYTES: u32 = 32 * 1024;
 
-/// Bytes that a call gives to TCP at once while the connection may take the ring soon.
-const TCP_PIECE: usize = 64 << 10;
+/// Such parts that are copied with the socket locked, if there is room: as in TCP, what another thread sends at the same time does
+/// not come in between.
+const WHOLE_COMMITS: u32 = 32;
 
 /// How long a call naps while it waits for memory, jiffies.
 const NAP_JIFFIES: c_long = 2;
@@ -103,7 +104,15 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
         let mut guard = stream.lock();
         let step = if stream.is_installed() {
             let may_wait = timeout != 0 && naps < GROWTH_NAPS;
-            step(stream, &mut guard, message, flags, may_wait)
+            let mut step_on = || step(stream, &mut guard, message, flags, may_wait);
+            let mut result = step_on();
+            for _ in 1..WHOLE_COMMITS {
+                if !matches!(result, Ok(Step::More)) {
+                    break;
+                }
+                result = step_on();
+            }
+            result
         } else {
             Ok(Step::Tcp)
         };
@@ -226,23 +235,11 @@ fn over_tcp(
             // Nobody would wake us here: TCP's own method waits.
             return sent_or(sent, restart());
         }
-        let room = tcp_room(stream, *timeout);
-        let result = match room {
-            0 => Err(EAGAIN),
-            room => message.limited(room, |message| stream.tcp_send_now(message)),
-        };
-        match result {
+        match stream.tcp_send_now(message) {
             Ok(part) => {
                 sent += part;
                 policy::moved_over_tcp(stream, part);
-                if part == room && *timeout != 0 && !message.is_empty() {
-                    match stream.phase() {
-                        Phase::Active => return Ok(Sent::UntilRing),
-                        Phase::Plain | Phase::Over => continue,
-                    }
-                }
             }
-            Err(error) if error == EAGAIN && room == 0 => {}
             Err(error) if error == EAGAIN && *timeout != 0 && stream.tcp_has_space() => {
                 // There is room, but no memory for it: a moment later, maybe.
                 let mut nap = NAP_JIFFIES;
@@ -266,7 +263,7 @@ fn over_tcp(
                 || socket.has_error()
                 || socket.shutdown().send()
                 || socket.is_closed()
-                || (stream.tcp_has_space() && tcp_room(stream, 1) > 0)
+                || stream.tcp_has_space()
         });
         match woken {
             Woken::Ready if !stream.is_installed() => return sent_or(sent, restart()),
@@ -276,26 +273,6 @@ fn over_tcp(
             Woken::Signal => return sent_or(sent, interrupted(*timeout)),
         }
     }
-}
-
-/// How many bytes a call that waits gives to TCP now. Where the connection will take the ring, or has asked for it, no more than
-/// it would take without a reader: what TCP has comes first, and the reader waits for it.
-fn tcp_room(stream: &AdoptedStream, timeout: c_long) -> usize {
-    let may_take_ring = match stream.phase() {
-        Phase::Active => true,
-        Phase::Plain => stream.peer().has_channel() && !stream.traffic.was_refused(),
-        Phase::Over => false,
-    };
-    if timeout == 0 || !may_take_ring || switch::is_over(stream.socket()) {
-        return usize::MAX;
-    }
-    if stream.phase() == Phase::Plain && stream.request() == 0 {
-        return TCP_PIECE;
-    }
-    let queued = stream.socket().unacknowledged();
-    switch::unread_bytes(stream)
-        .saturating_sub(queued)
-        .min(TCP_PIECE)
 }
 
 /// Sends into the ring what there is room for. Who may not wait, or has waited enough, goes on over TCP where a larger ring would

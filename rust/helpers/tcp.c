@@ -47,11 +47,6 @@ bool xenvmc_helper_tcp_has_stuck_tail(const struct sock *sk)
 	return tcp_send_head(sk) && !tcp_packets_in_flight(tcp_sk(sk));
 }
 
-u32 xenvmc_helper_tcp_unacknowledged(const struct sock *sk)
-{
-	return READ_ONCE(tcp_sk(sk)->write_seq) - READ_ONCE(tcp_sk(sk)->snd_una);
-}
-
 bool xenvmc_helper_tcp_has_urgent_before(const struct sock *sk, u32 seq)
 {
 	return READ_ONCE(tcp_sk(sk)->urg_data) && before(READ_ONCE(tcp_sk(sk)->urg_seq), seq);

@@ -199,12 +199,6 @@ impl Socket {
         usize::try_from(bytes).unwrap_or(0)
     }
 
-    /// Returns how many bytes TCP holds that the peer has not acknowledged, sent or not. Any context; may be old a moment later.
-    pub fn unacknowledged(&self) -> usize {
-        // SAFETY: alive and TCP; integers that are read with READ_ONCE semantics.
-        unsafe { bindings::tcp_unacknowledged(self.as_ptr()) as usize }
-    }
-
     /// Returns SO_RCVTIMEO in jiffies; zero when the caller does not want to wait. Any context.
     pub fn receive_timeout(&self, nonblocking: bool) -> kernel::ffi::c_long {
         // SAFETY: alive.
