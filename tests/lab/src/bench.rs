@@ -56,6 +56,9 @@ const SCAN: &str = "sleep 5; for n in 1 2; do echo scan >/sys/kernel/debug/kmeml
 /// Time for that: each scan reads the whole memory.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Rounds of exchanges in which many connections must all have got to the ring.
+const ROUNDS: usize = 20;
+
 /// The first port that tests listen on.
 const FIRST_PORT: u16 = 20000;
 
@@ -435,6 +438,24 @@ impl Bench {
                 .count();
         }
         Ok(count)
+    }
+
+    /// Calls `exchange`, as often as may be needed, until both directions of so many connections are on the ring.
+    pub(crate) fn exchange_until_on_ring(
+        &self,
+        connections: usize,
+        exchange: impl Fn() -> Result<()>,
+    ) -> Result<()> {
+        for _ in 0..=ROUNDS {
+            if self.count_on_ring()? >= 2 * connections {
+                return Ok(());
+            }
+            exchange()?;
+        }
+        bail!(
+            "{} directions of {connections} connections are on the ring",
+            self.count_on_ring()?
+        )
     }
 
     /// Waits until no guest has a connection any more.

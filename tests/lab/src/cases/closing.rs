@@ -226,7 +226,6 @@ pub(super) fn unread_is_counted(bench: &Bench) -> Result<()> {
     pair.finish()
 }
 
-/// A connection that is over has no place in the report, though the other end is not closed yet.
 /// Both ends are shut down, and stay: there is nothing more to say.
 pub(super) fn shut_down_at_both_ends(bench: &Bench) -> Result<()> {
     let pair = bench.pair()?;
@@ -245,6 +244,7 @@ pub(super) fn shut_down_at_both_ends(bench: &Bench) -> Result<()> {
     pair.b.close()
 }
 
+/// A connection that is over has no place in the report, though the other end is not closed yet.
 pub(super) fn report_forgets_the_closed(bench: &Bench) -> Result<()> {
     let pair = bench.pair()?;
     pair.a.shutdown("write")?;

@@ -16,8 +16,10 @@ const LARGE: usize = 8;
 /// Bytes that make a ring grow.
 const BURST: u64 = 1 << 20;
 
-/// Pages of a ring at first, and for the slots of a channel's connections.
+/// Pages of a ring at first.
 const PAGES_OF_EACH: usize = 2;
+
+/// Pages for the slots of these connections.
 const PAGES_OF_SLOTS: usize = LARGE.div_ceil(16) + 1;
 
 /// Connections that are open at once.
@@ -25,9 +27,6 @@ const MANY: usize = 1_000;
 
 /// Bytes that each of them moves each way at a time.
 const FEW: u64 = 200;
-
-/// Times that each of them may do so until it is on the ring.
-const ROUNDS: usize = 20;
 
 /// Memory that an idle connection may cost at each side, in KiB.
 const IDLE_KIB: u64 = 16;
@@ -115,16 +114,7 @@ pub(super) fn thousand_connections(bench: &Bench) -> Result<()> {
     exchange(&pairs)?;
     let before = available(bench)?;
     bench.load_all()?;
-    let mut rounds = 0;
-    while bench.count_on_ring()? < 2 * MANY {
-        ensure!(
-            rounds < ROUNDS,
-            "{} directions of {MANY} connections are on the ring",
-            bench.count_on_ring()?
-        );
-        exchange(&pairs)?;
-        rounds += 1;
-    }
+    bench.exchange_until_on_ring(MANY, || exchange(&pairs))?;
     let after = available(bench)?;
     if !bench.has_debug_kernel() {
         for ((guest, before), after) in GUESTS.into_iter().zip(before).zip(after) {

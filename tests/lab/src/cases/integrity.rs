@@ -125,22 +125,10 @@ pub(super) fn both_ask_at_once(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// Rounds in which many connections must all have got to the ring.
-const ROUNDS: usize = 10;
-
 pub(super) fn many_connections(bench: &Bench) -> Result<()> {
     let resets = GUESTS.map(|guest| bench.counter(guest, "connections_reset"));
     let pairs = bench.plain_pairs(MANY)?;
-    let mut rounds = 0;
-    while bench.count_on_ring()? < 2 * MANY {
-        ensure!(
-            rounds < ROUNDS,
-            "{} directions of {MANY} connections are on the ring",
-            bench.count_on_ring()?
-        );
-        Pair::all_both_ways(&pairs, BYTES_OF_EACH)?;
-        rounds += 1;
-    }
+    bench.exchange_until_on_ring(MANY, || Pair::all_both_ways(&pairs, BYTES_OF_EACH))?;
     let before = GUESTS.map(|guest| bench.counter(guest, "tx_bytes"));
     Pair::all_both_ways(&pairs, BYTES_OF_EACH)?;
     for (guest, before) in GUESTS.into_iter().zip(before) {
