@@ -5,7 +5,7 @@
 use crate::channel::Channel;
 use crate::closing;
 use crate::handshake;
-use crate::parting;
+use crate::tending;
 use crate::unread;
 use kernel::prelude::*;
 use kernel::sync::atomic::Full;
@@ -111,7 +111,7 @@ pub(crate) fn run(channel: &Arc<Channel>) {
             control.advance(channel, Event::Violation);
         }
     }
-    if channel.take_tending() && !parting::tend_all(channel) {
+    if channel.take_tending() && !tending::tend_all(channel) {
         channel.retry_tending(RETRY_MS);
     }
     if control.state.is_readable() && channel.take_unarmed() && !rearm_all(channel) {

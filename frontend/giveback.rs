@@ -11,19 +11,14 @@ use crate::stream::{
     AdoptedStream,
     Phase,
     Reader,
-    Stream,
-    StreamExt, //
+    Stream, //
 };
 use crate::{
     switch,
     unread, //
 };
 use kernel::prelude::*;
-use kernel::sync::atomic::{
-    Full,
-    Relaxed,
-    Release, //
-};
+use kernel::sync::atomic::Full;
 use kernel::sync::Arc;
 use kernel::time::delay::fsleep;
 use kernel::time::{
@@ -106,60 +101,26 @@ pub(crate) fn finish_sending(
     Ok(sender.outbound.is_settled())
 }
 
-/// Does what is to be done for our sending direction: back to TCP for good if the peer asks for it, or if the remote address
-/// is not the peer's any more; publishes what was left for want of room in the log, and takes back what the reader has left.
-/// Process context, no lock held.
-pub(crate) fn tend(stream: &AdoptedStream) {
-    let mut guard = stream.lock();
-    let Some(link) = guard.state().link.clone() else {
-        return;
-    };
-    let result = tend_locked(stream, &mut guard, &link);
-    drop(guard);
-    if stream.wants_space.xchg(false, Full) {
-        // Room in the log is room for writers.
-        stream.socket().write_space();
-    }
-    match result {
-        Ok(true) => stream.wake_to_look(),
-        Ok(false) => {}
-        Err(violation) => link.channel().violation(violation),
-    }
-}
-
-/// The same with the socket locked, so that the slot is ours; true = something has changed for who sleeps.
+/// The same, and then promises that no byte follows in the ring; true = that was said. The direction stays on TCP, for the
+/// reason in `stays`.
 ///
 /// # Errors
 ///
 /// If the peer has broken the protocol.
-fn tend_locked(
+pub(crate) fn leave_for_good(
     stream: &AdoptedStream,
     guard: &mut Guard<'_, Stream>,
     link: &Link,
 ) -> core::result::Result<bool, Violation> {
-    let is_asked = link.peer_flags() & wire::RX_RETURN != 0;
-    let is_lost = !link.channel().peer().has_address(stream.tuple().dst);
-    let before = guard.state().stays;
-    if is_lost && before != Some(Decline::NotCoResident) {
-        guard.state().stays = Some(Decline::NotCoResident);
-        stream.frontend().counters().decline(Decline::NotCoResident);
-        // The other direction: who reads takes what is in the ring first.
-        link.set_receive_flags(wire::RX_RETURN);
-        link.post();
-    } else if is_asked && before.is_none() {
-        guard.state().stays = Some(Decline::PeerReturned);
+    if !finish_sending(stream, guard, link)? {
+        return Ok(false);
     }
-    let is_over = is_asked || guard.state().stays == Some(Decline::NotCoResident);
-    if !is_over {
-        switch::publish(stream, guard.state(), link)?;
-    } else if finish_sending(stream, guard, link)? && !stream.has_left.load(Relaxed) {
-        // The last record /before/ the promise. Partner: `leave_both` at the other end.
+    if !stream.has_left.xchg(true, Full) {
+        // The last record /before/ the promise. Partner: `Leaving::advance` at the other end.
         stream::set_end(link);
         link.post();
-        stream.has_left.store(true, Release);
     }
-    switch::collect(guard.state(), link)?;
-    Ok(guard.state().stays != before)
+    Ok(true)
 }
 
 /// What of the peer's ring is to become TCP's.
@@ -345,8 +306,6 @@ struct Leaving<'a> {
     stream: &'a AdoptedStream,
     link: Arc<Link>,
     start: Instant<Monotonic>,
-    /// We said that no byte of ours will follow in the ring.
-    said: bool,
 }
 
 impl<'a> Leaving<'a> {
@@ -358,7 +317,6 @@ impl<'a> Leaving<'a> {
             stream,
             link,
             start: Instant::now(),
-            said: false,
         }
     }
 
@@ -372,7 +330,7 @@ impl<'a> Leaving<'a> {
     ///
     /// If the peer has broken the protocol.
     fn advance(
-        &mut self,
+        &self,
         reader: &mut Reader,
         guard: &mut Guard<'_, Stream>,
         memory: Memory,
@@ -382,13 +340,8 @@ impl<'a> Leaving<'a> {
             return Ok(true);
         };
         guard.state().stays.get_or_insert(Decline::Option);
-        let is_sent = finish_sending(stream, guard, link)?;
-        if is_sent && !self.said {
-            // After the last record is published. The peer may be going back to TCP as well, and waits for this.
-            stream::set_end(link);
-            link.post();
-            self.said = true;
-        }
+        // The peer may be going back to TCP as well, and waits for the promise.
+        let is_sent = leave_for_good(stream, guard, link)?;
         // The promise that no ring byte follows /before/ the last look at the ring.
         let ended = view.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0;
         let (locked, _) = guard.split();
@@ -410,7 +363,7 @@ pub(crate) fn leave_now(guard: &mut Guard<'_, Stream>) -> bool {
     else {
         return false;
     };
-    let mut leaving = Leaving::begin(stream, link);
+    let leaving = Leaving::begin(stream, link);
     while leaving.has_time(RETURN_NOW_MS) {
         match leaving.advance(&mut reader, guard, Memory::Atomic) {
             Ok(true) => return true,
@@ -423,7 +376,7 @@ pub(crate) fn leave_now(guard: &mut Guard<'_, Stream>) -> bool {
 
 /// Puts both directions on TCP; false if the peer did not follow.
 fn leave_both(stream: &AdoptedStream) -> bool {
-    let mut leaving = {
+    let leaving = {
         // The slot is ours as long as the socket is locked and has it.
         let mut guard = stream.lock();
         let Some(link) = guard.state().link.clone() else {

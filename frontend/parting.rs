@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How the two ends of an accelerated connection part (protocol §7), and what is done for connections meanwhile.
+//! How the two ends of an accelerated connection part (protocol §7).
 
 use crate::channel::Channel;
-use crate::giveback;
 use crate::link::Link;
 use crate::slots::Holder;
 use crate::stream::{
@@ -97,51 +96,38 @@ pub(crate) fn leave(
     drop(old);
 }
 
-/// Looks after all connections: does what their peers ask for, and releases those that have ended here; false = some are
-/// left for want of room.
-pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
-    let Ok(streams) = channel.streams() else {
-        return false;
+/// Releases a connection that has ended here, with what the peer may still read left to its slot; false = there was no room to say
+/// so.
+pub(crate) fn part(channel: &Arc<Channel>, own: SlotId, stream: &Arc<AdoptedStream>) -> bool {
+    let (link, state) = {
+        let agreement = stream.agreement().lock();
+        (agreement.link.clone(), agreement.state)
     };
-    let mut all = true;
-    for (own, stream) in streams {
-        if !stream.has_ended() {
-            giveback::tend(&stream);
-            crate::ready::attempt_after_grace(&stream);
-            continue;
+    match (state, link) {
+        (State::Asking, _) => {
+            stream.agreement().lock().next(Event::Ended);
         }
-        let (link, state) = {
-            let agreement = stream.agreement().lock();
-            (agreement.link.clone(), agreement.state)
-        };
-        match state {
-            State::Asking => {
-                stream.agreement().lock().next(Event::Ended);
+        (State::Active | State::Deserted, Some(link)) => {
+            let id = stream.agreement().lock().id;
+            let is_all_read = is_all_read(stream, &link);
+            // Nothing of ours is written to the slot after the message.
+            stream.quiesce();
+            if !release(channel, id, link.peer()) {
+                return false;
             }
-            State::Active | State::Deserted => {
-                let Some(link) = link else { continue };
-                let id = stream.agreement().lock().id;
-                let is_all_read = is_all_read(&stream, &link);
-                // Nothing of ours is written to the slot after the message.
-                stream.quiesce();
-                if !release(channel, id, link.peer()) {
-                    all = false;
-                    continue;
-                }
-                leave(&stream, channel, own, is_all_read);
-                let over = {
-                    let mut agreement = stream.agreement().lock();
-                    agreement.next(Event::Ended);
-                    agreement.state == State::Over
-                };
-                if over {
-                    finish(&stream, channel);
-                }
+            leave(stream, channel, own, is_all_read);
+            let over = {
+                let mut agreement = stream.agreement().lock();
+                agreement.next(Event::Ended);
+                agreement.state == State::Over
+            };
+            if over {
+                finish(stream, channel);
             }
-            _ => {}
         }
+        _ => {}
     }
-    all
+    true
 }
 
 /// Ends all agreements of a channel that is over: nothing of the peer is used any more.

@@ -419,6 +419,98 @@ fn the_last_change_is_noticed() {
     });
 }
 
+/// The consumer's end of a queue of notices, which two tasks serve.
+#[derive(Clone)]
+struct Served {
+    changes: Word,
+    prod: Word,
+    cons: Word,
+    event: Word,
+    polled: Word,
+    consumer: Arc<Mutex<queue::Consumer>>,
+    done: Word,
+    bell: Event,
+}
+
+impl Served {
+    /// As `notices::run` of the frontend.
+    fn run(&self) {
+        let mut consumer = self.consumer.lock().unwrap();
+        loop {
+            while consumer.peek(&self.prod).unwrap().is_some() {
+                consumer.take::<LoomFence>(&self.cons);
+                if self.changes.load_acquire() == 2 {
+                    self.done.store_release(1);
+                    self.bell.notify();
+                }
+            }
+            if self.polled.load_acquire() != 0 || consumer.arm::<LoomFence>(&self.event, &self.prod)
+            {
+                return;
+            }
+        }
+    }
+
+    /// As `Polling` of the frontend, which finds no time to look.
+    fn poll(&self) {
+        self.polled.0.store(1, Ordering::SeqCst);
+        queue::disarm(&self.event, &self.cons);
+        self.polled.0.store(0, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if !queue::rearm::<LoomFence>(&self.event, &self.cons, &self.prod) {
+            self.run();
+        }
+    }
+}
+
+/// No notice is lost when a task takes them without events for a while (protocol §5.3).
+#[test]
+fn who_polls_leaves_no_notice() {
+    check(3, || {
+        let served = Served {
+            changes: Word::new(0),
+            prod: Word::new(0),
+            cons: Word::new(0),
+            event: Word::new(0),
+            polled: Word::new(0),
+            consumer: Arc::new(Mutex::new(queue::Consumer::starting_at(0, 2))),
+            done: Word::new(0),
+            bell: Event::new(),
+        };
+        let sender = {
+            let served = served.clone();
+            thread::spawn(move || {
+                let mut queue = queue::Producer::starting_at(0, 2);
+                let mut posted = queue::Posted::none();
+                for change in 1..=2 {
+                    served.changes.store_release(change);
+                    if queue
+                        .is_outstanding::<LoomFence>(&posted, &served.cons)
+                        .unwrap()
+                    {
+                        continue;
+                    }
+                    queue.push();
+                    posted = queue.posted();
+                    if queue.publish::<LoomFence>(&served.prod, &served.event) {
+                        served.bell.notify();
+                    }
+                }
+            })
+        };
+        let poller = {
+            let served = served.clone();
+            thread::spawn(move || served.poll())
+        };
+        while served.done.load_acquire() == 0 {
+            served.bell.wait();
+            served.run();
+        }
+        sender.join().unwrap();
+        poller.join().unwrap();
+    });
+}
+
 /// One end of a channel that is being closed.
 struct Closer {
     state: channel::State,
