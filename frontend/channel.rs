@@ -22,7 +22,6 @@ use crate::region::{
     PeerRegion, //
 };
 use crate::slots::Slots;
-use crate::spin::Experience;
 use crate::stream::AdoptedStream;
 use crate::wires::Wires;
 use core::fmt;
@@ -77,10 +76,6 @@ pub(crate) struct Channel {
     broken: Atomic<bool>,
     /// Connections that have something to be done for them in process context.
     tending: Atomic<u32>,
-    /// Number of tasks that take notices without events.
-    polling: Atomic<u32>,
-    /// How long nothing happens on any of its connections.
-    pub(crate) experience: Experience,
     /// Some connection is [`Stream::is_unarmed`](crate::stream::Stream::is_unarmed).
     unarmed: Atomic<bool>,
     /// It is over, and no connection is on it any more.
@@ -96,7 +91,7 @@ pub(crate) struct Channel {
     notices_out: BhSpinLock<queue::Producer>,
     #[pin]
     control_out: BhSpinLock<queue::Producer>,
-    /// For who takes notices: the bottom half, and who polls.
+    /// Only the bottom half uses it.
     #[pin]
     pub(crate) bottom: BhSpinLock<Bottom>,
     #[pin]
@@ -138,8 +133,6 @@ impl Channel {
                 state: Atomic::new(0),
                 broken: Atomic::new(false),
                 tending: Atomic::new(0),
-                polling: Atomic::new(0),
-                experience: Experience::new(),
                 unarmed: Atomic::new(false),
                 ended: Atomic::new(false),
                 control <- new_mutex!(Control::new(), "xenvmc_control"),
@@ -376,29 +369,6 @@ impl Channel {
     /// Whether [`Self::note_tending`] was called since this was asked last.
     pub(crate) fn take_tending(&self) -> bool {
         self.tending.xchg(0, Full) != 0
-    }
-
-    /// Notes that a task takes notices without events. See [`crate::polling`].
-    pub(crate) fn begin_polling(&self) {
-        self.polling.fetch_add(1, Full);
-    }
-
-    /// Notes that it does not any more; true = another one does.
-    pub(crate) fn end_polling(&self) -> bool {
-        self.polling.fetch_sub(1, Full) > 1
-    }
-
-    /// Whether a task takes notices without events, and arms the event afterwards.
-    pub(crate) fn is_polled(&self) -> bool {
-        // What was taken /before/ this look. Partner: `Self::end_polling`, which comes before the look at what was taken.
-        self.polling.load(Acquire) != 0
-    }
-
-    /// Asks for a run of the bottom half. Any context but hard interrupts.
-    pub(crate) fn kick_bottom(&self) {
-        if let Some(wires) = &*self.wires.lock() {
-            wires.kick_bottom();
-        }
     }
 
     /// Notes that a reader has left without asking to hear of the next byte. Any context but hard interrupts.

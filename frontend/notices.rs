@@ -5,10 +5,6 @@
 use crate::channel::Channel;
 use crate::stream;
 use kernel::sync::Arc;
-use kernel::time::{
-    Instant,
-    Monotonic, //
-};
 use xenvmc_core::queue::Consumer;
 use xenvmc_core::shared::{
     SharedLoad,
@@ -25,8 +21,6 @@ const BUDGET: u32 = 64;
 pub(crate) struct Bottom {
     consumer: Consumer,
     upkeep: [u32; UPKEEP_WORDS.len()],
-    /// A task went to sleep, and nothing has happened since.
-    quiet_since: Option<Instant<Monotonic>>,
 }
 
 /// The peer's words that are the upkeep's business.
@@ -44,13 +38,7 @@ impl Bottom {
         Self {
             consumer: Consumer::notice(),
             upkeep: [0; UPKEEP_WORDS.len()],
-            quiet_since: None,
         }
-    }
-
-    /// A task goes to sleep, and nobody else wants the processor.
-    pub(crate) fn note_quiet(&mut self) {
-        self.quiet_since.get_or_insert_with(Instant::now);
     }
 }
 
@@ -81,17 +69,11 @@ pub(crate) fn run(channel: &Arc<Channel>) -> bool {
         };
         let Some(at) = next else {
             let (event, prod) = (own.word(root::NOTICE_EVENT), peer.word(root::NOTICE_PROD));
-            // Who polls arms the event in the end.
-            if channel.is_polled() || bottom.consumer.arm::<VirtFence>(&event, &prod) {
+            if bottom.consumer.arm::<VirtFence>(&event, &prod) {
                 return false;
             }
             continue;
         };
-        if let Some(since) = bottom.quiet_since.take() {
-            channel
-                .experience
-                .slept(since, channel.frontend().settings().spin_ns());
-        }
         let Ok(slot) = theirs.read_notice(at) else {
             return false;
         };

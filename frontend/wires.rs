@@ -159,11 +159,6 @@ impl Wires {
         self.event.notify();
     }
 
-    /// Asks for a run of the bottom half.
-    pub(crate) fn kick_bottom(&self) {
-        self.bottom.kick();
-    }
-
     /// Asks for a run of the upkeep.
     pub(crate) fn kick(&self) {
         self.upkeep.kick();

@@ -31,7 +31,6 @@ mod parting;
 mod peer;
 mod peers;
 mod policy;
-mod polling;
 mod ready;
 mod receive;
 mod region;

@@ -212,18 +212,3 @@ impl Consumer {
         wake::arm::<F>(event, self.cons, prod)
     }
 }
-
-/// Asks for no event: the caller looks at the producer's index itself, until [`rearm`]. `cons` is the own consumer index.
-pub fn disarm(event: &impl SharedStore, cons: &impl SharedLoad) {
-    event.store_relaxed(cons.load_relaxed().wrapping_sub(1));
-}
-
-/// Asks for an event at the next entry, by who does not consume; true = there is none yet. If false, the consumer has to run,
-/// and to [`Consumer::arm`] in the end: it may have asked for a later entry at the same time.
-pub fn rearm<F: Fence>(
-    event: &impl SharedStore,
-    cons: &impl SharedLoad,
-    prod: &impl SharedLoad,
-) -> bool {
-    wake::arm::<F>(event, cons.load_acquire(), prod)
-}

@@ -4,7 +4,6 @@
 #include "helpers.h"
 
 #include "bh_lock.c"
-#include "bottom_half.c"
 #include "bpf_cgroup.c"
 #include "file.c"
 #include "inet_hashtables.c"

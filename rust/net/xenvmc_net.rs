@@ -17,7 +17,6 @@
 
 pub mod address;
 mod adopted;
-mod bottom_half;
 mod descriptor;
 mod eligible;
 mod error;
@@ -39,7 +38,6 @@ pub use adopted::{
     Connection,
     Guard, //
 };
-pub use bottom_half::BottomHalvesOff;
 pub use eligible::{
     is_co_resident_route,
     learn_callbacks,

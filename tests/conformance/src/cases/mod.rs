@@ -113,28 +113,10 @@ fn broken(end: &mut End) {
 }
 
 /// Sends a stream from its beginning until nothing more fits, as nobody reads; returns how much it was.
-/// The socket waits again then.
 fn fill(end: &mut End) -> usize {
-    const PIECE: usize = 1 << 16;
-    /// Milliseconds after which no room will come.
-    const SETTLED: i32 = 100;
-    call::set_nonblocking(end.fd, true).expect("fcntl");
-    let mut sent = 0;
-    loop {
-        match call::send(end.fd, &call::pattern(sent, PIECE), libc::MSG_NOSIGNAL) {
-            Ok(count) => sent += count,
-            Err(Errno::EAGAIN) => {
-                let events = call::poll(end.fd, OUT, SETTLED).expect("poll");
-                if events.0 == 0 {
-                    break;
-                }
-            }
-            Err(errno) => panic!("send: {errno}"),
-        }
-    }
+    let sent = crate::stream::fill(end.fd, 0);
     end.note(format!("{sent} bytes fit"));
     end.see("fits", sent > 0);
-    call::set_nonblocking(end.fd, false).expect("fcntl");
     sent
 }
 

@@ -13,8 +13,8 @@ use crate::{
 /// Connections whose rings grow.
 const LARGE: usize = 8;
 
-/// Bytes that make a ring grow.
-const BURST: u64 = 1 << 20;
+/// Unread bytes that a ring of its first size has no room for.
+const BURST: u64 = 40 << 10;
 
 /// Pages of a ring at first.
 const PAGES_OF_EACH: usize = 2;
@@ -46,16 +46,18 @@ pub(super) fn idle_rings_shrink(bench: &Bench) -> Result<()> {
     let pairs = bench.plain_pairs(LARGE)?;
     for pair in &pairs {
         pair.accelerate()?;
-        pair.both_ways(BURST, "", "")?;
     }
     let small = PAGES_OF_EACH * LARGE + PAGES_OF_SLOTS;
+    let ends = || pairs.iter().flat_map(|pair| [&pair.a, &pair.b]);
     for round in 0..2 {
+        ends().try_for_each(|end| end.send(BURST))?;
         let grown = arena_pages_used(bench)?;
         ensure!(
             grown.iter().all(|pages| *pages > small),
             "round {round}: {grown:?} pages are used: no ring has grown"
         );
         let before = bench.counter(GUEST1, "ring_shrunk")?;
+        ends().try_for_each(|end| end.receive(BURST))?;
         bench.wait("idle connections have small rings", || {
             Ok(arena_pages_used(bench)?.iter().all(|pages| *pages <= small))
         })?;
@@ -63,9 +65,6 @@ pub(super) fn idle_rings_shrink(bench: &Bench) -> Result<()> {
             bench.counter(GUEST1, "ring_shrunk")? > before,
             "round {round}: no ring was taken back"
         );
-        for pair in &pairs {
-            pair.both_ways(BURST, "", "")?;
-        }
     }
     Pair::finish_all(&pairs)
 }
