@@ -10,5 +10,6 @@
 #include "kernel_stat.c"
 #include "mm.c"
 #include "page.c"
+#include "platform_device.c"
 #include "string.c"
 #include "xen.c"

@@ -170,6 +170,19 @@ impl<H: Run> Task<H> {
         unsafe { xen_sys::disable_delayed_work_sync(self.work.get()) };
     }
 
+    /// Waits for a run that is going on, and prevents any other until [`Task::go_on`]. What is asked
+    /// for meanwhile is forgotten. Process context, not in the handler.
+    pub fn pause(&self) {
+        // Disabling is counted: one that is stopped meanwhile stays so.
+        self.stop();
+    }
+
+    /// Ends a [`Task::pause`]. Any context.
+    pub fn go_on(&self) {
+        // SAFETY: By the type invariant the work is initialised; it was disabled by `pause`.
+        unsafe { xen_sys::enable_delayed_work(self.work.get()) };
+    }
+
     /// Entry from the work queue.
     extern "C" fn call(work: *mut xen_sys::work_struct) {
         // SAFETY: By the type invariant `work` is the `work` of the `delayed_work` of a task, and

@@ -15,6 +15,7 @@ pub mod grant;
 pub mod pages;
 pub mod random;
 pub mod steal;
+pub mod suspend;
 pub mod watch;
 pub mod word;
 pub mod work;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* The headers that the crate xen_sys binds. Sorted alphabetically. */
 
+#include <linux/platform_device.h>
 #include <xen/events.h>
 #include <xen/grant_table.h>
 #include <xen/interface/event_channel.h>
