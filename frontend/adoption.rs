@@ -7,13 +7,11 @@ use crate::giveback;
 use crate::peer::Peer;
 use crate::stream::{
     AdoptedStream,
-    Phase,
     Stream, //
 };
 use kernel::alloc::Flags;
 use kernel::prelude::*;
 use kernel::sync::Arc;
-use xenvmc_core::connection;
 use xenvmc_core::message::Tuple;
 use xenvmc_core::Decline;
 use xenvmc_net as net;
@@ -70,11 +68,13 @@ fn adopt_if_peer(frontend: &Arc<Frontend>, locked: &mut Locked<'_>, flags: Flags
     }
 }
 
-/// Takes over the connections to `peer` that were established before it was known to us. Process context, no lock held; waits
-/// for channels of the same guest that are ending.
+/// Takes over the connections to `peer` that were established before it was known to us: all of them, if that is wanted, or
+/// those only that we had taken over before it came back. Process context, no lock held; waits for channels of the same guest
+/// that are ending.
 ///
 /// Tasks may be inside their methods: [`crate::ready`] waits for those.
 pub(crate) fn adopt_existing(frontend: &Arc<Frontend>, peer: &Arc<Peer>) {
+    let wants_all = frontend.settings().adopt_existing;
     let walk = net::for_each_established(|socket| {
         let leads_there = |tuple: Tuple| peer.has_address(tuple.dst);
         if !socket.tuple().is_some_and(leads_there) {
@@ -85,10 +85,19 @@ pub(crate) fn adopt_existing(frontend: &Arc<Frontend>, peer: &Arc<Peer>) {
             if !stream.peer().is_gone() {
                 return;
             }
-            // It led to what the guest was before its module was loaded again, or before it came back.
+            // It led to what the guest was before its module was loaded again, or before one of us came back.
+            if stream.is_free() {
+                stream.set_peer(peer);
+                if !peer.has_channel() {
+                    frontend.want_channel(peer);
+                }
+                return;
+            }
             drop(locked);
             giveback::give_back(&stream);
             locked = socket.lock();
+        } else if !wants_all {
+            return;
         }
         // Its state may have changed before it was locked.
         if locked.is_established() {
@@ -129,9 +138,7 @@ impl StateHandler for Adopter {
                 let Some(stream) = AdoptedStream::find(locked) else {
                     return;
                 };
-                let plain = stream.phase() == Phase::Plain
-                    && stream.agreement().lock().state() == connection::State::Plain;
-                if plain {
+                if stream.is_free() {
                     stream.with_lock(locked, |guard| guard.restore());
                 }
             }

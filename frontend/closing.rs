@@ -219,11 +219,16 @@ pub(crate) fn wait(channel: &Arc<Channel>) {
     }
 }
 
-/// Closes a channel and waits for its end: what is unread on either side becomes TCP's. Process context.
-pub(crate) fn close(channel: &Arc<Channel>) {
+/// Begins to close a channel: what is unread on either side becomes TCP's. Process context.
+pub(crate) fn begin(channel: &Arc<Channel>) {
     let mut control = channel.control.lock();
     control.advance(channel, Event::Close);
     drop(control);
     channel.kick();
+}
+
+/// Closes a channel and waits for its end. Process context.
+pub(crate) fn close(channel: &Arc<Channel>) {
+    begin(channel);
     wait(channel);
 }

@@ -128,6 +128,10 @@ counters! {
     announcements_written,
     /// Instances of peers that were seen.
     peers_seen,
+    /// Times that the guest was suspended.
+    suspends,
+    /// Times that it went on, or was not suspended after all.
+    resumes,
     /// Values in xenstore that could not be understood.
     offers_bad,
 }

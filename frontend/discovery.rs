@@ -66,6 +66,9 @@ const ADDRESSES_MS: u32 = 20;
 /// What is told about peers. All calls come from one work item, one after the other, in process
 /// context; they may take a while, and must not wait for the work item.
 pub(crate) trait Listener: Send + Sync + 'static {
+    /// We are the domain `own`, with no peers: at the beginning, and when that may have changed.
+    fn began(&self, own: DomId);
+
     /// `peer` is new, or its addresses changed. It is in [`Peers`] as it is now.
     fn peer_changed(&self, peer: &Arc<Peer>);
 
@@ -119,6 +122,40 @@ impl Discovery {
         self.watch = None;
         self.task.stop();
     }
+
+    /// Returns what stops it for a while.
+    pub(crate) fn pacer(&self) -> Pacer {
+        Pacer(self.task.clone())
+    }
+}
+
+/// Stops discovery for the time of a suspend.
+pub(crate) struct Pacer(Arc<Task<Reconciler>>);
+
+impl Pacer {
+    /// Stops looking. When this returns no call of the listener is under way or will come before
+    /// [`Self::go_on`]. Process context, not from the listener.
+    pub(crate) fn pause(&self) {
+        self.0.pause();
+    }
+
+    /// Forgets the backend and all peers, and takes back all that we said. Only while it is paused.
+    ///
+    /// # Errors
+    ///
+    /// What we said could not be taken back.
+    pub(crate) fn forget(&self) -> Result {
+        let reconciler = self.0.handler();
+        reconciler.forget(&mut reconciler.state.lock());
+        announce::withdraw_all()
+    }
+
+    /// Looks again, as another instance, in whatever domain we are now.
+    pub(crate) fn go_on(&self) {
+        self.0.handler().is_new.store(true, Release);
+        self.0.go_on();
+        self.0.kick();
+    }
 }
 
 impl Drop for Discovery {
@@ -157,7 +194,9 @@ struct Reconciler {
     /// Whether something changed in xenstore, and not our addresses alone. Set /before/ a run is
     /// asked for, so that the run sees it.
     is_store_due: Atomic<bool>,
-    /// Nobody but a run takes it, and there is one at a time.
+    /// Whether nothing that was said before holds any more. Set /before/ a run is asked for.
+    is_new: Atomic<bool>,
+    /// Nobody but a run takes it, and there is one at a time; while there are none, [`Pacer`].
     #[pin]
     state: Mutex<State>,
 }
@@ -181,6 +220,7 @@ impl Reconciler {
             counters,
             listener,
             is_store_due: Atomic::new(false),
+            is_new: Atomic::new(false),
             state <- new_mutex!(
                 State {
                     own: None,
@@ -205,6 +245,7 @@ impl Reconciler {
             state.own = None;
             self.forget(state);
             state.announcer.restart()?;
+            self.listener.began(own);
             state.own = Some(own);
         }
         state.announcer.update(&self.counters)?;
@@ -255,6 +296,9 @@ impl Run for Reconciler {
     fn run(&self, task: &Task<Self>) {
         let mut state = self.state.lock();
         let is_store_due = self.is_store_due.xchg(false, Full);
+        if self.is_new.xchg(false, Full) {
+            state.own = None;
+        }
         match self.reconcile(&mut state, is_store_due) {
             Ok(()) => state.is_failing = false,
             Err(e) => {

@@ -19,6 +19,7 @@ use xenvmc_xen::work::{
     Run,
     Task, //
 };
+use xenvmc_xen::DomId;
 
 /// Makes the offers that connections have asked for.
 pub(crate) struct Connector {
@@ -181,11 +182,13 @@ impl Follower {
 }
 
 impl Listener for Follower {
+    fn began(&self, own: DomId) {
+        self.frontend.set_own_domid(own);
+    }
+
     fn peer_changed(&self, peer: &Arc<Peer>) {
         pr_debug!("domain {}: announced\n", peer.domid());
-        if self.frontend.settings().adopt_existing {
-            adoption::adopt_existing(&self.frontend, peer);
-        }
+        adoption::adopt_existing(&self.frontend, peer);
         if let Some(channel) = peer.channel() {
             // Connections to addresses that are gone go back to TCP.
             channel.note_tending();

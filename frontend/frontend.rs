@@ -39,7 +39,8 @@ pub(crate) struct Frontend {
     peers: Arc<Peers>,
     registry: Arc<Registry<Stream>>,
     grants: Arc<Grants>,
-    own: DomId,
+    /// Our own number, which a resume may change.
+    own: Atomic<u32>,
     requests: Atomic<u32>,
     /// Channels that exist, in whatever state.
     channels: Atomic<i64>,
@@ -77,7 +78,7 @@ impl Frontend {
                 peers,
                 registry,
                 grants,
-                own,
+                own: Atomic::new(u32::from(own.get())),
                 requests: Atomic::new(1),
                 channels: Atomic::new(0),
                 graves,
@@ -124,7 +125,15 @@ impl Frontend {
 
     /// Our own number.
     pub(crate) fn own_domid(&self) -> DomId {
-        self.own
+        u16::try_from(self.own.load(Relaxed))
+            .ok()
+            .and_then(DomId::new)
+            .unwrap_or(DomId::DOM0)
+    }
+
+    /// Notes our own number. There is no channel now.
+    pub(crate) fn set_own_domid(&self, own: DomId) {
+        self.own.store(u32::from(own.get()), Relaxed);
     }
 
     /// A number for a request; none is used twice on a channel, and none is 0, which stands for "did not ask".
@@ -172,6 +181,22 @@ impl Frontend {
         let connector = self.connector.lock().take();
         if let Some(connector) = connector {
             connector.stop();
+        }
+    }
+
+    /// Makes no channels until [`Self::go_on_connecting`]. Process context.
+    pub(crate) fn pause_connecting(&self) {
+        let connector = self.connector.lock().clone();
+        if let Some(connector) = connector {
+            connector.pause();
+        }
+    }
+
+    /// Ends a [`Self::pause_connecting`].
+    pub(crate) fn go_on_connecting(&self) {
+        if let Some(connector) = &*self.connector.lock() {
+            connector.go_on();
+            connector.kick();
         }
     }
 

@@ -76,8 +76,9 @@ fn ask(stream: &Arc<AdoptedStream>) {
     if !frontend.settings().is_enabled() || stream.agreement().lock().state() != State::Plain {
         return;
     }
-    let Some(channel) = stream.peer().channel() else {
-        return frontend.want_channel(stream.peer());
+    let peer = stream.peer();
+    let Some(channel) = peer.channel() else {
+        return frontend.want_channel(&peer);
     };
     if !channel.is_open() {
         return;

@@ -60,6 +60,12 @@ pub(crate) fn was_told(stream: &AdoptedStream) -> bool {
     stream.readiness.load(Acquire) == TOLD
 }
 
+/// There is nobody who was told any more. What was found out about the tasks still holds.
+pub(crate) fn forget_peer(stream: &AdoptedStream) {
+    // A grace period that is under way ends as `PASSED`, too.
+    let _ = stream.readiness.cmpxchg(TOLD, PASSED, Full);
+}
+
 #[cold]
 fn try_now(stream: &Arc<AdoptedStream>, in_call: bool) {
     let mut guard = stream.lock();

@@ -18,6 +18,7 @@ use crate::settings::{
     RawSettings,
     Settings, //
 };
+use crate::suspension::Sleeper;
 use core::fmt;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -34,6 +35,7 @@ use xenvmc_xen::domain::{
     is_guest,
     is_initial, //
 };
+use xenvmc_xen::suspend::Suspend;
 
 /// After how many seconds of waiting for tasks that are inside our methods a line is logged.
 const PATIENCE_S: i64 = 10;
@@ -45,6 +47,7 @@ pub struct Running {
     discovery: Option<Discovery>,
     probe: Option<StateProbe<Adopter>>,
     report: Option<Report>,
+    suspend: Option<Pin<KBox<Suspend<Sleeper>>>>,
 }
 
 impl Running {
@@ -70,12 +73,16 @@ impl Running {
             discovery: None,
             probe: None,
             report: None,
+            suspend: None,
         };
         let follower = Follower::new(&running.frontend)?;
         let list = Arc::new(List(running.frontend.clone()), GFP_KERNEL)?;
         running.report = Some(Report::new(&running.settings, &counters, &peers, list)?);
         running.probe = Some(StateProbe::register(Adopter::new(&running.frontend)?)?);
-        running.discovery = Some(Discovery::start(peers, counters, follower)?);
+        let discovery = Discovery::start(peers, counters, follower)?;
+        let sleeper = Sleeper::new(&running.frontend, discovery.pacer());
+        running.discovery = Some(discovery);
+        running.suspend = Some(Suspend::new(sleeper?)?);
         Ok(running)
     }
 }
@@ -83,6 +90,8 @@ impl Running {
 impl Drop for Running {
     /// Stops: connections go on over TCP, nothing of theirs is lost, nothing of ours is left.
     fn drop(&mut self) {
+        // From here on nobody suspends: this task is not frozen before it has ended.
+        self.suspend = None;
         self.settings.set_enabled(false);
         self.probe = None;
         if let Some(discovery) = &mut self.discovery {

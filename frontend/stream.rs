@@ -17,6 +17,7 @@ use crate::handshake::Agreement;
 use crate::link::Link;
 use crate::peer::Peer;
 use crate::policy::Traffic;
+use crate::ready;
 use crate::spin::Experience;
 use crate::unread;
 use core::fmt;
@@ -33,6 +34,7 @@ use kernel::sync::{
     Arc,
     Mutex, //
 };
+use xenvmc_core::connection::State;
 use xenvmc_core::message::Tuple;
 use xenvmc_core::shared::{
     SharedLoad,
@@ -117,7 +119,9 @@ pub(crate) struct Watch {
 #[pin_data]
 pub(crate) struct Stream {
     frontend: Arc<Frontend>,
-    peer: Arc<Peer>,
+    /// Changes when the guest at the other end, or this one, comes back as another instance.
+    #[pin]
+    peer: BhSpinLock<Arc<Peer>>,
     tuple: Tuple,
     phase: Atomic<u32>,
     /// Counts what a sleeper must know of besides bytes.
@@ -150,6 +154,8 @@ pub(crate) struct Stream {
     pub(crate) sent: Atomic<u64>,
     /// See `sent`.
     pub(crate) received: Atomic<u64>,
+    /// The sum of both when the last channel was over.
+    sum_before: Atomic<u64>,
     #[pin]
     pub(crate) reader: Mutex<Reader>,
     #[pin]
@@ -168,7 +174,7 @@ impl Stream {
         let (frontend, peer) = (frontend.clone(), peer.clone());
         let stream = try_pin_init!(Self {
             frontend,
-            peer,
+            peer <- new_bh_spinlock!(peer, "xenvmc_stream_peer"),
             tuple,
             phase: Atomic::new(Phase::Plain as u32),
             epoch: Atomic::new(0),
@@ -186,6 +192,7 @@ impl Stream {
             tx_experience: Experience::new(),
             sent: Atomic::new(0),
             received: Atomic::new(0),
+            sum_before: Atomic::new(0),
             reader <- new_mutex!(
                 Reader {
                     link: None,
@@ -224,9 +231,15 @@ impl Stream {
         &self.frontend
     }
 
-    /// The guest at the other end.
-    pub(crate) fn peer(&self) -> &Arc<Peer> {
-        &self.peer
+    /// The guest at the other end. Any context but hard interrupts.
+    pub(crate) fn peer(&self) -> Arc<Peer> {
+        self.peer.lock().clone()
+    }
+
+    /// The guest at the other end has become `peer`. No channel knows of the connection. Process context.
+    pub(crate) fn set_peer(&self, peer: &Arc<Peer>) {
+        let old = core::mem::replace(&mut *self.peer.lock(), peer.clone());
+        drop(old);
     }
 
     /// Addresses and ports, this end's as the source.
@@ -265,6 +278,11 @@ impl Stream {
         self.epoch.fetch_add(1, Full);
     }
 
+    /// Whether TCP alone carries it, and nothing was said about it to anybody. Holder of the socket lock.
+    pub(crate) fn is_free(&self) -> bool {
+        self.phase() == Phase::Plain && self.agreement.lock().state() == State::Plain
+    }
+
     /// A number that changes with all that a sleeper must know of besides bytes and room.
     #[inline]
     pub(crate) fn epoch(&self) -> u32 {
@@ -282,9 +300,14 @@ impl Stream {
         self.ended.store(true, Release);
     }
 
-    /// Whether any byte went through the ring, either way.
+    /// Whether any byte went through a ring of this channel, either way.
     pub(crate) fn has_used_ring(&self) -> bool {
-        self.sent.load(Relaxed) != 0 || self.received.load(Relaxed) != 0
+        self.ring_bytes() != self.sum_before.load(Relaxed)
+    }
+
+    fn ring_bytes(&self) -> u64 {
+        let (sent, received) = (self.sent.load(Relaxed), self.received.load(Relaxed));
+        sent.wrapping_add(received)
     }
 
     /// Writes one line for users. Takes no lock but that of the agreement.
@@ -298,11 +321,11 @@ impl Stream {
         writeln!(
             f,
             "local={src} local_port={src_port} remote={dst} remote_port={dst_port} domid={} phase={:?} agreement={:?} sends_to={} receives_ready={} ring_sent={} ring_received={}",
-            self.peer.domid().get(),
+            self.peer().domid().get(),
             self.phase(),
             self.agreement.lock().state(),
             if self.sends_to_ring.load(Relaxed) { "ring" } else { "tcp" },
-            u8::from(self.readiness.load(Relaxed) == crate::ready::TOLD),
+            u8::from(self.readiness.load(Relaxed) == ready::TOLD),
             self.sent.load(Relaxed),
             self.received.load(Relaxed),
         )
@@ -413,9 +436,10 @@ impl StreamExt for AdoptedStream {
         watch.told = watch.inbound.cons();
         watch.told_segments = 0;
         drop(watch);
-        self.readiness.store(0, Release);
+        ready::forget_peer(self);
         self.is_unarmed.store(false, Relaxed);
         self.has_left.store(false, Relaxed);
+        self.sum_before.store(self.ring_bytes(), Relaxed);
         guard.state().stays = None;
         guard.state().needs_order = None;
         *self.agreement.lock() = Agreement::new();

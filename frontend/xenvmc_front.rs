@@ -43,6 +43,7 @@ mod slots;
 mod spin;
 mod stream;
 mod survey;
+mod suspension;
 mod switch;
 mod tending;
 mod transmit;
