@@ -140,9 +140,15 @@ fn make(
     };
     // The image is there twice while it is unpacked, and at most nine tenths of the memory are files.
     let needed = 160 + image_size * 5 / 2;
+    let guest = options.memory.unwrap_or(least.max(needed + 256));
+    // What `spare` promises: files of Dom0, which are in its memory.
+    let saved = match options.spare {
+        true => u64::from(options.guests) * (guest + guest / 10),
+        false => 0,
+    };
     let memory = Memory {
-        dom0: DOM0_MEMORY + (kernel_size + image_size) * 2,
-        guest: options.memory.unwrap_or(least.max(needed + 256)),
+        dom0: DOM0_MEMORY + (kernel_size + image_size) * 2 + saved,
+        guest,
     };
     if memory.guest < needed {
         bail!("the guests need {needed} MiB of memory to unpack their image");

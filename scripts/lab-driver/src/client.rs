@@ -310,6 +310,9 @@ impl Patient<'_> {
         interrupt::check()?;
         let now = Instant::now();
         let machine = self.machine;
+        if self.lab.is_away(machine) {
+            self.heard = now;
+        }
         let silence = now.saturating_duration_since(self.heard);
         if silence >= DOUBT_AFTER && now.saturating_duration_since(self.doubted) >= DOUBT_AFTER {
             self.doubted = now;

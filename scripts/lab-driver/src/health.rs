@@ -60,7 +60,7 @@ impl Lab {
                 end(Machine::Dom0)
             ));
         }
-        if machine == Machine::Dom0 {
+        if machine == Machine::Dom0 || self.is_away(machine) {
             return None;
         }
         match self.domains() {

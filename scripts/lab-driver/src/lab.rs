@@ -3,10 +3,12 @@
 //! A lab that runs.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{Cursor, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -32,6 +34,8 @@ pub struct Lab {
     name: String,
     directory: PathBuf,
     state: State,
+    /// Machines that are not expected to answer now.
+    away: Mutex<BTreeSet<Machine>>,
 }
 
 impl Lab {
@@ -88,7 +92,28 @@ impl Lab {
             name: name.to_owned(),
             directory,
             state,
+            away: Mutex::default(),
         }
+    }
+
+    fn away(&self) -> MutexGuard<'_, BTreeSet<Machine>> {
+        self.away
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Whether a machine is away; see [`Lab::while_away`].
+    pub(crate) fn is_away(&self, machine: Machine) -> bool {
+        self.away().contains(&machine)
+    }
+
+    /// Does what takes a machine out of the lab and brings it back: saves and restores it, say. Commands that it runs go on
+    /// afterwards; meanwhile nobody misses it.
+    pub fn while_away<R>(&self, machine: Machine, what: impl FnOnce() -> R) -> R {
+        self.away().insert(machine);
+        let result = what();
+        self.away().remove(&machine);
+        result
     }
 
     /// Its name.
@@ -284,7 +309,12 @@ impl Lab {
     /// What a machine's console has shown so far; Dom0's is also Xen's. It is there even when the
     /// machine is not.
     pub fn console(&self, machine: Machine) -> String {
-        let bytes = fs::read(self.console_path(machine)).unwrap_or_default();
+        let mut bytes = fs::read(self.console_path(machine)).unwrap_or_default();
+        if let Machine::Guest(_) = machine {
+            // One that migrates to this host has that name until it has come.
+            let incoming = format!("share/console/guest-{machine}--incoming.log");
+            bytes.extend(fs::read(self.directory.join(incoming)).unwrap_or_default());
+        }
         String::from_utf8_lossy(&bytes).into_owned()
     }
 

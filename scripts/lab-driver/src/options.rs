@@ -54,6 +54,10 @@ pub struct Options {
     #[arg(long)]
     #[serde(default)]
     pub debug_kernel: bool,
+    /// Leave room for one guest more, as one that migrates within the lab needs, and in Dom0's memory for all guests in files.
+    #[arg(long)]
+    #[serde(default)]
+    pub spare: bool,
     /// CPUs of the emulated machine; the first one is Dom0's, the others are the guests'.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
     pub smp: u8,
@@ -69,6 +73,7 @@ impl Default for Options {
             packages: Vec::new(),
             no_modules: false,
             debug_kernel: false,
+            spare: false,
             smp: 3,
         }
     }

@@ -59,8 +59,8 @@ pub(crate) fn start(
     memory: &Memory,
     port: u16,
 ) -> Result<Child> {
-    let total =
-        XEN_MEMORY + memory.dom0 + u64::from(options.guests) * (memory.guest + GUEST_OVERHEAD);
+    let guests = u64::from(options.guests) + u64::from(options.spare);
+    let total = XEN_MEMORY + memory.dom0 + guests * (memory.guest + GUEST_OVERHEAD);
     let cpu = match options.kind {
         GuestType::Pvh => PVH_CPU,
         GuestType::Pv => PV_CPU,
