@@ -275,12 +275,17 @@ pub(crate) fn epoll(fd: RawFd, events: u32) -> Result<RawFd, Errno> {
     }
 }
 
-/// epoll_wait(2) for one event, without timeout.
+/// epoll_wait(2) for one event, without timeout. A suspend of the machine interrupts it, and no other call, with no signal.
 pub(crate) fn epoll_wait(instance: RawFd) -> Result<u32, Errno> {
     let mut event = libc::epoll_event { events: 0, u64: 0 };
-    // SAFETY: `event` is valid for writes.
-    check_int(unsafe { libc::epoll_wait(instance, &mut event, 1, -1) })?;
-    Ok(event.events)
+    loop {
+        // SAFETY: `event` is valid for writes.
+        match check_int(unsafe { libc::epoll_wait(instance, &mut event, 1, -1) }) {
+            Ok(_) => return Ok(event.events),
+            Err(libc::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 /// A TCP socket.

@@ -8,6 +8,7 @@ mod logs;
 mod pair;
 mod peer;
 mod suite;
+mod travel;
 
 use std::{env, path::PathBuf, process::ExitCode};
 

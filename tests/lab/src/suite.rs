@@ -75,6 +75,7 @@ impl Setting {
             kind,
             debug_kernel: self == Self::Debug,
             no_modules: true,
+            spare: true,
             vcpus,
             smp,
             packages: packages.iter().map(|name| (*name).to_owned()).collect(),

@@ -150,12 +150,30 @@ pub(super) fn nothing_is_left(bench: &Bench) -> Result<()> {
         again.channels <= used.channels,
         "{again:?} instead of {used:?}"
     );
-    bench.unload_all()?;
+    nothing_is_left_now(bench)?;
+    if bench.has_debug_kernel() {
+        // KASAN keeps freed memory for a while; kmemleak knows better what is lost.
+        return Ok(());
+    }
+    for (guest, before) in GUESTS.into_iter().zip(before) {
+        let (before, after) = (before?, bench.available_memory(guest)?);
+        ensure!(
+            after + SLACK_KIB >= before,
+            "{guest}: {before} KiB free before, {after} KiB after"
+        );
+    }
+    Ok(())
+}
 
-    let mut left = holdings(bench)?;
+/// Unloads the modules, and checks that Xen and xenstore hold nothing of theirs any more.
+pub(super) fn nothing_is_left_now(bench: &Bench) -> Result<()> {
+    bench.unload_all()?;
+    let nothing = Holdings {
+        grants: 0,
+        channels: 0,
+    };
     bench.wait("grants and event channels are back", || {
-        left = holdings(bench)?;
-        Ok(left == nothing)
+        Ok(holdings(bench)? == nothing)
     })?;
     for guest in GUESTS {
         let domid = bench.domid(guest)?;
@@ -169,17 +187,6 @@ pub(super) fn nothing_is_left(bench: &Bench) -> Result<()> {
             )?;
             ensure!(found.is_empty(), "{path} is still there: {found}");
         }
-    }
-    if bench.has_debug_kernel() {
-        // KASAN keeps freed memory for a while; kmemleak knows better what is lost.
-        return Ok(());
-    }
-    for (guest, before) in GUESTS.into_iter().zip(before) {
-        let (before, after) = (before?, bench.available_memory(guest)?);
-        ensure!(
-            after + SLACK_KIB >= before,
-            "{guest}: {before} KiB free before, {after} KiB after"
-        );
     }
     Ok(())
 }

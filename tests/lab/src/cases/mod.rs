@@ -14,6 +14,7 @@ mod integrity;
 mod leaks;
 mod process;
 mod programs;
+mod suspend;
 mod unload;
 
 pub(crate) use programs::PACKAGES;
@@ -171,6 +172,13 @@ pub(crate) const ALL: &[Case] = cases![
     conformance::addresses,
     cost::idle_rings_shrink,
     cost::thousand_connections long,
+    suspend::saved_and_restored pv,
+    suspend::checkpoint pv,
+    suspend::migrated_to_itself,
+    suspend::both_saved pv,
+    suspend::both_copied_at_once,
+    suspend::saved_while_idle_readers_sleep,
+    suspend::saved_with_unread_bytes,
     leaks::nothing_is_left,
     leaks::nothing_is_unreferenced debug,
     destroy::guest_with_connections,

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Guests that are saved, restored, copied and migrated: their connections live on, and come back to the ring.
+
+use anyhow::{Result, ensure};
+use lab_driver::Machine;
+
+use crate::{
+    bench::{Bench, GUEST1, GUEST2, GUESTS},
+    cases::leaks,
+    pair::{Load, Pair},
+    peer::Pending,
+    travel::{self, Stopwatch},
+};
+
+/// Bytes that flow through the ring, before and after.
+const BYTES: u64 = 1 << 20;
+
+/// Bytes that a sleeping reader waits for.
+const LITTLE: u64 = 1000;
+
+/// How the two ends of a connection under load wait, sender and receiver.
+const MODES: [&str; 3] = ["block", "poll", "edge"];
+
+/// Under load, one connection for each way to wait.
+fn under_load(bench: &Bench, guests: &[Machine], suspend: impl Fn() -> Result<()>) -> Result<()> {
+    let pairs: Vec<Pair> = MODES.iter().map(|_| bench.pair()).collect::<Result<_>>()?;
+    let mut loads = Vec::new();
+    for (pair, mode) in pairs.iter().zip(MODES) {
+        let mode = format!("mode={mode}");
+        loads.push(Load::start_as(pair, BYTES, &mode, &mode)?);
+    }
+    let suspends = count(bench, guests, "suspends")?;
+    let resets = count(bench, &GUESTS, "connections_reset")?;
+    let watches: Vec<_> = guests
+        .iter()
+        .zip(count(bench, guests, "resumes")?)
+        .map(|(guest, resumes)| Stopwatch::start(bench.lab(), *guest, resumes, pairs.len()))
+        .collect();
+
+    suspend()?;
+
+    let expected: Vec<u64> = suspends.iter().map(|count| count + 1).collect();
+    let found = count(bench, guests, "suspends")?;
+    ensure!(
+        found == expected,
+        "suspended {found:?} times, not {expected:?}"
+    );
+    bench.wait("all are on the ring again", || {
+        for pair in &pairs {
+            if !pair.is_accelerated()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })?;
+    for (guest, watch) in guests.iter().zip(watches) {
+        let seconds = watch.stop()?;
+        println!("    {guest}: on the ring again {seconds:.2} s after it went on");
+    }
+    loads.iter().try_for_each(|load| load.wait_for(BYTES))?;
+    loads.into_iter().try_for_each(Load::stop)?;
+    for pair in &pairs {
+        pair.a.close()?;
+        pair.b.close()?;
+    }
+    let found = count(bench, &GUESTS, "connections_reset")?;
+    ensure!(found == resets, "connections were reset: {found:?}");
+    leaks::nothing_is_left_now(bench)
+}
+
+/// A counter of some guests.
+fn count(bench: &Bench, guests: &[Machine], name: &str) -> Result<Vec<u64>> {
+    guests
+        .iter()
+        .map(|guest| bench.counter(*guest, name))
+        .collect()
+}
+
+/// Either guest is saved and restored.
+pub(super) fn saved_and_restored(bench: &Bench) -> Result<()> {
+    for guest in GUESTS {
+        bench.reset()?;
+        under_load(bench, &[guest], || {
+            travel::save_and_restore(bench.lab(), guest)
+        })?;
+    }
+    Ok(())
+}
+
+/// Either guest is copied, and goes on in its own domain.
+pub(super) fn checkpoint(bench: &Bench) -> Result<()> {
+    for guest in GUESTS {
+        bench.reset()?;
+        under_load(bench, &[guest], || travel::checkpoint(bench.lab(), guest))?;
+    }
+    Ok(())
+}
+
+/// Either guest migrates to another domain of the same host.
+pub(super) fn migrated_to_itself(bench: &Bench) -> Result<()> {
+    for guest in GUESTS {
+        bench.reset()?;
+        under_load(bench, &[guest], || travel::migrate(bench.lab(), guest))?;
+    }
+    Ok(())
+}
+
+/// Both guests are away before the first one is back.
+pub(super) fn both_saved(bench: &Bench) -> Result<()> {
+    under_load(bench, &GUESTS, || {
+        travel::save_and_restore_all(bench.lab(), &GUESTS)
+    })
+}
+
+/// Both guests are suspended at the same time.
+pub(super) fn both_copied_at_once(bench: &Bench) -> Result<()> {
+    under_load(bench, &GUESTS, || {
+        std::thread::scope(|scope| {
+            let copies = GUESTS.map(|guest| {
+                let lab = bench.lab();
+                scope.spawn(move || travel::checkpoint(lab, guest))
+            });
+            copies
+                .into_iter()
+                .try_for_each(|copy| copy.join().expect("a copy panicked"))
+        })
+    })
+}
+
+/// Readers that sleep, in the call or in poll, sleep on in the new domain, and are woken by what comes later.
+pub(super) fn saved_while_idle_readers_sleep(bench: &Bench) -> Result<()> {
+    for guest in [GUEST1, GUEST2] {
+        let pairs = [bench.pair()?, bench.pair()?, bench.pair()?];
+        let mut waiting: Vec<Pending> = Vec::new();
+        for (pair, mode) in pairs.iter().zip(MODES) {
+            for end in [&pair.a, &pair.b] {
+                let pending = end.start(&format!("recv bytes={LITTLE} mode={mode}"))?;
+                pending.wait_asleep()?;
+                waiting.push(pending);
+            }
+        }
+        travel::save_and_restore(bench.lab(), guest)?;
+        bench.wait_peers()?;
+        ensure!(
+            waiting.iter().all(Pending::is_running),
+            "a reader was woken by the suspend"
+        );
+        for pair in &pairs {
+            pair.a.send(LITTLE)?;
+            pair.b.send(LITTLE)?;
+        }
+        waiting
+            .into_iter()
+            .try_for_each(|pending| pending.wait()?.exactly(LITTLE).map(drop))?;
+        for pair in &pairs {
+            pair.accelerate()?;
+            pair.both_ways(BYTES, "", "")?;
+            pair.finish()?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that nobody has read yet come first afterwards, whoever is saved.
+pub(super) fn saved_with_unread_bytes(bench: &Bench) -> Result<()> {
+    for guest in GUESTS {
+        let pair = bench.pair()?;
+        let before = pair.ring_bytes()?;
+        let sent = [pair.a.fill(12_000)?, pair.b.fill(12_000)?];
+        let after = pair.ring_bytes()?;
+        ensure!(
+            (0..2).all(|i| after[i] - before[i] == sent[i] && sent[i] > 0),
+            "not in the ring: {sent:?}"
+        );
+        travel::save_and_restore(bench.lab(), guest)?;
+        pair.a.send(LITTLE)?;
+        pair.b.send(LITTLE)?;
+        pair.b.receive(sent[0] + LITTLE)?;
+        pair.a.receive(sent[1] + LITTLE)?;
+        bench.wait_peers()?;
+        pair.accelerate()?;
+        pair.finish()?;
+    }
+    Ok(())
+}
