@@ -68,6 +68,14 @@ fn adopt_if_peer(frontend: &Arc<Frontend>, locked: &mut Locked<'_>, flags: Flags
     }
 }
 
+/// Whether a connection that was taken over may go to the ring with `peer`, as one that is taken over now may.
+fn may_lead_to(frontend: &Frontend, peer: &Arc<Peer>, stream: &AdoptedStream) -> bool {
+    let owner = frontend.peers().find(stream.tuple().dst);
+    frontend.settings().is_enabled()
+        && peer.is_compatible()
+        && owner.is_some_and(|owner| Arc::ptr_eq(&owner, peer))
+}
+
 /// Takes over the connections to `peer` that were established before it was known to us: all of them, if that is wanted, or
 /// those only that we had taken over before it came back. Process context, no lock held; waits for channels of the same guest
 /// that are ending.
@@ -86,7 +94,7 @@ pub(crate) fn adopt_existing(frontend: &Arc<Frontend>, peer: &Arc<Peer>) {
                 return;
             }
             // It led to what the guest was before its module was loaded again, or before one of us came back.
-            if stream.is_free() {
+            if stream.is_free() && may_lead_to(frontend, peer, &stream) {
                 stream.set_peer(peer);
                 if !peer.has_channel() {
                     frontend.want_channel(peer);

@@ -219,16 +219,26 @@ pub(crate) fn wait(channel: &Arc<Channel>) {
     }
 }
 
-/// Begins to close a channel: what is unread on either side becomes TCP's. Process context.
-pub(crate) fn begin(channel: &Arc<Channel>) {
+/// Begins to close a channel: what is unread on either side becomes TCP's; does nothing if the upkeep is at work on it. Process
+/// context.
+pub(crate) fn try_begin(channel: &Arc<Channel>) {
+    let Some(mut control) = channel.control.try_lock() else {
+        return;
+    };
+    let before = control.state;
+    control.advance(channel, Event::Close);
+    let has_begun = control.state != before;
+    drop(control);
+    if has_begun {
+        channel.kick();
+    }
+}
+
+/// Closes a channel and waits for its end: what is unread on either side becomes TCP's. Process context.
+pub(crate) fn close(channel: &Arc<Channel>) {
     let mut control = channel.control.lock();
     control.advance(channel, Event::Close);
     drop(control);
     channel.kick();
-}
-
-/// Closes a channel and waits for its end. Process context.
-pub(crate) fn close(channel: &Arc<Channel>) {
-    begin(channel);
     wait(channel);
 }

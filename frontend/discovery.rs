@@ -133,13 +133,17 @@ impl Discovery {
 pub(crate) struct Pacer(Arc<Task<Reconciler>>);
 
 impl Pacer {
-    /// Stops looking. When this returns no call of the listener is under way or will come before
-    /// [`Self::go_on`]. Process context, not from the listener.
+    /// Stops looking until [`Self::go_on`], when the run that may be going on has ended.
     pub(crate) fn pause(&self) {
         self.0.pause();
     }
 
-    /// Forgets the backend and all peers, and takes back all that we said. Only while it is paused.
+    /// Whether that run is going on, and calls the listener.
+    pub(crate) fn is_running(&self) -> bool {
+        self.0.is_running()
+    }
+
+    /// Forgets the backend and all peers, and takes back all that we said. Only while it is paused and does not run.
     ///
     /// # Errors
     ///

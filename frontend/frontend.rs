@@ -184,12 +184,17 @@ impl Frontend {
         }
     }
 
-    /// Makes no channels until [`Self::go_on_connecting`]. Process context.
+    /// Begins to make no channels until [`Self::go_on_connecting`]. Process context.
     pub(crate) fn pause_connecting(&self) {
-        let connector = self.connector.lock().clone();
-        if let Some(connector) = connector {
+        if let Some(connector) = &*self.connector.lock() {
             connector.pause();
         }
+    }
+
+    /// Whether a channel is being made by us now. Process context.
+    pub(crate) fn is_connecting(&self) -> bool {
+        let connector = self.connector.lock();
+        connector.as_ref().is_some_and(|task| task.is_running())
     }
 
     /// Ends a [`Self::pause_connecting`].

@@ -104,6 +104,12 @@ pub(crate) fn ask(
     let slot = channel.take_slot(stream)?;
     let id = channel.frontend().next_request();
     let mut agreement = stream.agreement().lock();
+    if !channel.is_open() || !Arc::ptr_eq(&stream.peer(), channel.peer()) {
+        // The channel is over, or will be when the slot is looked for; another end has come meanwhile, maybe.
+        drop(agreement);
+        channel.put_slot(slot);
+        return Err(Decline::NoChannel);
+    }
     if agreement.next(Event::Ask).is_none() {
         drop(agreement);
         channel.put_slot(slot);

@@ -18,7 +18,7 @@ use crate::settings::{
     RawSettings,
     Settings, //
 };
-use crate::suspension::Sleeper;
+use crate::suspension::Suspension;
 use core::fmt;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -47,7 +47,7 @@ pub struct Running {
     discovery: Option<Discovery>,
     probe: Option<StateProbe<Adopter>>,
     report: Option<Report>,
-    suspend: Option<Pin<KBox<Suspend<Sleeper>>>>,
+    suspend: Option<Pin<KBox<Suspend<Suspension>>>>,
 }
 
 impl Running {
@@ -80,9 +80,9 @@ impl Running {
         running.report = Some(Report::new(&running.settings, &counters, &peers, list)?);
         running.probe = Some(StateProbe::register(Adopter::new(&running.frontend)?)?);
         let discovery = Discovery::start(peers, counters, follower)?;
-        let sleeper = Sleeper::new(&running.frontend, discovery.pacer());
+        let suspension = Suspension::new(&running.frontend, discovery.pacer());
         running.discovery = Some(discovery);
-        running.suspend = Some(Suspend::new(sleeper?)?);
+        running.suspend = Some(Suspend::new(suspension?)?);
         Ok(running)
     }
 }

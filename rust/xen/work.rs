@@ -170,11 +170,20 @@ impl<H: Run> Task<H> {
         unsafe { xen_sys::disable_delayed_work_sync(self.work.get()) };
     }
 
-    /// Waits for a run that is going on, and prevents any other until [`Task::go_on`]. What is asked
-    /// for meanwhile is forgotten. Process context, not in the handler.
+    /// Prevents any run until [`Task::go_on`]. What is asked for meanwhile is forgotten. A run that
+    /// is going on ends by itself: [`Task::is_running`]. Any context.
     pub fn pause(&self) {
-        // Disabling is counted: one that is stopped meanwhile stays so.
-        self.stop();
+        // SAFETY: By the type invariant the work is initialised. Disabling is counted: one that is
+        // stopped meanwhile stays so.
+        unsafe { xen_sys::disable_delayed_work(self.work.get()) };
+    }
+
+    /// Whether a run is going on. It may have ended a moment later; none begins while the task is
+    /// paused. Any context.
+    pub fn is_running(&self) -> bool {
+        // SAFETY: By the type invariant the work is initialised.
+        let busy = unsafe { xen_sys::work_busy(&raw mut (*self.work.get()).work) };
+        busy & xen_sys::wq_misc_consts_WORK_BUSY_RUNNING != 0
     }
 
     /// Ends a [`Task::pause`]. Any context.

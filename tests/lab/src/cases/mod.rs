@@ -44,6 +44,8 @@ pub(crate) enum Wanted {
     Pv,
     /// PVH guests, if its name is asked for: it takes minutes.
     Long,
+    /// PVH guests and paravirtual ones, likewise.
+    LongPv,
     /// PVH guests with the packages of [`programs`].
     Packages,
     /// Those with the debug kernel only, and whatever tests are chosen.
@@ -53,16 +55,16 @@ pub(crate) enum Wanted {
 impl Case {
     /// Whether it runs only when its name is asked for.
     pub(crate) fn is_long(&self) -> bool {
-        self.wanted == Wanted::Long
+        matches!(self.wanted, Wanted::Long | Wanted::LongPv)
     }
 
     /// Whether these guests have it.
     pub(crate) fn runs_in(&self, setting: Setting) -> bool {
         match setting {
             Setting::Plain(GuestType::Pvh) | Setting::TwoCpus => {
-                matches!(self.wanted, Wanted::Pvh | Wanted::Pv | Wanted::Long)
+                matches!(self.wanted, Wanted::Pvh | Wanted::Pv) || self.is_long()
             }
-            Setting::Plain(GuestType::Pv) => self.wanted == Wanted::Pv,
+            Setting::Plain(GuestType::Pv) => matches!(self.wanted, Wanted::Pv | Wanted::LongPv),
             Setting::Packages => self.wanted == Wanted::Packages,
             Setting::Debug => self.wanted != Wanted::Packages,
         }
@@ -70,7 +72,8 @@ impl Case {
 }
 
 /// A list of tests from functions; `pv` marks those that paravirtual guests have as well, `packages` those that need programs,
-/// `debug` those that only the debug kernel can have, `long` those that run only when they are asked for.
+/// `debug` those that only the debug kernel can have, `long` those that run only when they are asked for, `long_pv` such that
+/// paravirtual guests have as well.
 macro_rules! cases {
     ($($module:ident::$name:ident $($mark:ident)?,)*) => {
         &[$(Case {
@@ -83,6 +86,7 @@ macro_rules! cases {
     (@ pv) => { Wanted::Pv };
     (@ packages) => { Wanted::Packages };
     (@ long) => { Wanted::Long };
+    (@ long_pv) => { Wanted::LongPv };
     (@ debug) => { Wanted::Debug };
 }
 
@@ -172,12 +176,12 @@ pub(crate) const ALL: &[Case] = cases![
     conformance::addresses,
     cost::idle_rings_shrink,
     cost::thousand_connections long,
-    suspend::saved_and_restored pv,
-    suspend::checkpoint pv,
-    suspend::migrated_to_itself,
-    suspend::both_saved pv,
-    suspend::both_copied_at_once,
-    suspend::saved_while_idle_readers_sleep,
+    suspend::saved_and_restored long_pv,
+    suspend::checkpoint long_pv,
+    suspend::migrated_to_itself long,
+    suspend::both_saved,
+    suspend::both_copied_at_once long,
+    suspend::saved_while_idle_readers_sleep long,
     suspend::saved_with_unread_bytes,
     leaks::nothing_is_left,
     leaks::nothing_is_unreferenced debug,
