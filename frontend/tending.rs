@@ -86,10 +86,10 @@ fn tend_locked(
         guard.state().stays = Some(Decline::PeerReturned);
     }
     let is_over = is_asked || guard.state().stays == Some(Decline::NotCoResident);
-    if !is_over {
-        switch::publish(stream, guard.state(), link)?;
-    } else {
+    if is_over {
         giveback::leave_for_good(stream, guard, link)?;
+    } else {
+        switch::publish(stream, guard.state(), link)?;
     }
     switch::collect(guard.state(), link)?;
     Ok(guard.state().stays != before)

@@ -31,8 +31,8 @@ pub trait Handler: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Then the guest is not suspended, and neither of the other methods will be called: whatever
-    /// was done is undone already.
+    /// Then the guest is not suspended, and [`Self::resume`] will not be called: whatever was done is
+    /// undone already.
     fn freeze(&self) -> Result;
 
     /// The guest goes on: in another domain, maybe on another host, or in the same one, if it was

@@ -12,6 +12,9 @@ const EXCHANGE: u64 = 100;
 /// Exchanges after which a connection must have got there.
 const EXCHANGES: u32 = 400;
 
+/// Bytes at most that are left unread in a ring.
+const UNREAD: u64 = 12_000;
+
 /// A connection.
 pub(crate) struct Pair {
     /// The end that connected.
@@ -81,6 +84,18 @@ impl Pair {
             "{moved:?} bytes went through the ring instead of {bytes:?}"
         );
         Ok(result)
+    }
+
+    /// Sends what the rings hold without waiting, both ways, and leaves it unread; returns how many bytes from `a` and from `b`.
+    pub(crate) fn fill_rings(&self) -> Result<[u64; 2]> {
+        let before = self.ring_bytes()?;
+        let sent = [self.a.fill(UNREAD)?, self.b.fill(UNREAD)?];
+        let after = self.ring_bytes()?;
+        ensure!(
+            (0..2).all(|i| after[i] - before[i] == sent[i] && sent[i] > 0),
+            "not in the ring: {sent:?}"
+        );
+        Ok(sent)
     }
 
     /// Sends `bytes` both ways at once, by orders with these words, and checks that all of them went
