@@ -3,6 +3,7 @@
 //! What the socket layer calls: the methods of a socket that was taken over, each handed to who does it.
 
 use crate::giveback;
+use crate::handover;
 use crate::receive;
 use crate::stream::{
     Phase,
@@ -64,6 +65,7 @@ impl Connection for Stream {
         if guard.adopted().sends_to_ring.load(Relaxed) {
             transmit::watch_tcp(guard);
         }
+        handover::check(guard.adopted());
     }
 
     fn shutting_down(guard: &mut Guard<'_, Self>, how: Shutdown) {

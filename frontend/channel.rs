@@ -278,6 +278,18 @@ impl Channel {
         }
     }
 
+    /// Whether the peer's kernel has taken the last notice about a connection. Softirq or process context.
+    pub(crate) fn has_taken_notice(&self, link: &Link) -> bool {
+        let Some(theirs) = self.theirs() else {
+            return false;
+        };
+        let mut out = self.notices_out.lock();
+        let posted = link.posted.lock();
+        let cons = theirs.root().word(root::NOTICE_CONS);
+        // What is wrong with the peer's index the next notice finds out.
+        out.is_outstanding::<VirtFence>(&posted, &cons) == Ok(false)
+    }
+
     /// Sends a control message. Softirq or process context.
     ///
     /// Requests leave half of the queue for answers: two ends that both wait for room to answer would wait for ever.
@@ -387,6 +399,15 @@ impl Channel {
     pub(crate) fn note_large(&self) {
         if let Some(wires) = &*self.wires.lock() {
             wires.watch_idle();
+        }
+    }
+
+    /// Notes that bytes of a connection with TCP_USER_TIMEOUT are unread, or that there is no room for more. Any context but hard
+    /// interrupts.
+    #[cold]
+    pub(crate) fn note_clock(&self) {
+        if let Some(wires) = &*self.wires.lock() {
+            wires.watch_clocks();
         }
     }
 

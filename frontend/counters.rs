@@ -118,6 +118,8 @@ counters! {
     bytes_given_back,
     /// Connections that were reset because bytes were lost with a peer.
     connections_reset,
+    /// Connections whose TCP_USER_TIMEOUT ended while they were on the ring.
+    user_timeouts,
     /// Channels to peers that were opened.
     channels_opened,
     /// Channels that were closed in agreement.

@@ -53,8 +53,8 @@ use xenvmc_net::{
 };
 use xenvmc_xen::word::VirtFence;
 
-/// How long a call waits for the peer to go back to TCP.
-const RETURN_MS: u32 = 5000;
+/// How long a peer may take to go back to TCP.
+pub(crate) const RETURN_MS: u32 = 5000;
 
 /// How long one waits that cannot sleep.
 const RETURN_NOW_MS: u32 = 200;
@@ -302,44 +302,45 @@ pub(crate) fn give_back(stream: &Arc<AdoptedStream>) {
 }
 
 /// A connection on its way back to TCP, both directions, while its end waits for the peer to follow.
-struct Leaving<'a> {
-    stream: &'a AdoptedStream,
-    link: Arc<Link>,
+#[derive(Clone, Copy)]
+pub(crate) struct Leaving {
     start: Instant<Monotonic>,
 }
 
-impl<'a> Leaving<'a> {
+impl Leaving {
     /// Asks the peer to put its direction on TCP. The socket is locked.
-    fn begin(stream: &'a AdoptedStream, link: Arc<Link>) -> Self {
+    pub(crate) fn begin(link: &Link) -> Self {
         link.set_receive_flags(wire::RX_RETURN);
         link.post();
         Self {
-            stream,
-            link,
             start: Instant::now(),
         }
     }
 
-    fn has_time(&self, limit_ms: u32) -> bool {
+    /// Whether the peer has had less than `limit_ms` milliseconds.
+    pub(crate) fn has_time(self, limit_ms: u32) -> bool {
         self.start.elapsed().as_millis() < i64::from(limit_ms)
     }
 
-    /// Does what can be done now; true = both directions are on TCP. The reader is locked, and the socket.
+    /// Does what can be done now, and keeps our direction on TCP because of `reason`; true = both directions are on TCP. The reader is
+    /// locked, and the socket.
     ///
     /// # Errors
     ///
     /// If the peer has broken the protocol.
-    fn advance(
-        &self,
+    pub(crate) fn advance(
+        self,
         reader: &mut Reader,
         guard: &mut Guard<'_, Stream>,
+        link: &Link,
+        reason: Decline,
         memory: Memory,
     ) -> core::result::Result<bool, Violation> {
-        let (stream, link) = (self.stream, &self.link);
+        let stream = guard.adopted();
         let Some(view) = link.view() else {
             return Ok(true);
         };
-        guard.state().stays.get_or_insert(Decline::Option);
+        guard.state().stays.get_or_insert(reason);
         // The peer may be going back to TCP as well, and waits for the promise.
         let is_sent = leave_for_good(stream, guard, link)?;
         // The promise that no ring byte follows /before/ the last look at the ring.
@@ -363,9 +364,9 @@ pub(crate) fn leave_now(guard: &mut Guard<'_, Stream>) -> bool {
     else {
         return false;
     };
-    let leaving = Leaving::begin(stream, link);
+    let leaving = Leaving::begin(&link);
     while leaving.has_time(RETURN_NOW_MS) {
-        match leaving.advance(&mut reader, guard, Memory::Atomic) {
+        match leaving.advance(&mut reader, guard, &link, Decline::Option, Memory::Atomic) {
             Ok(true) => return true,
             Ok(false) => net::relax(),
             Err(_) => return false,
@@ -376,13 +377,14 @@ pub(crate) fn leave_now(guard: &mut Guard<'_, Stream>) -> bool {
 
 /// Puts both directions on TCP; false if the peer did not follow.
 fn leave_both(stream: &AdoptedStream) -> bool {
-    let leaving = {
+    let (link, leaving) = {
         // The slot is ours as long as the socket is locked and has it.
         let mut guard = stream.lock();
         let Some(link) = guard.state().link.clone() else {
             return true;
         };
-        Leaving::begin(stream, link)
+        let leaving = Leaving::begin(&link);
+        (link, leaving)
     };
     while leaving.has_time(RETURN_MS) {
         if stream.phase() != Phase::Active {
@@ -395,7 +397,8 @@ fn leave_both(stream: &AdoptedStream) -> bool {
                 return true;
             }
             let mut guard = stream.lock();
-            leaving.advance(&mut reader, &mut guard, Memory::MaySleep)
+            let memory = Memory::MaySleep;
+            leaving.advance(&mut reader, &mut guard, &link, Decline::Option, memory)
         };
         match result {
             Ok(true) => {

@@ -12,7 +12,9 @@
 //! 5. the channel's locks from `slots` on (see [`crate::channel`])
 
 use crate::channel::Channel;
+use crate::clock::Clock;
 use crate::frontend::Frontend;
+use crate::giveback::Leaving;
 use crate::handshake::Agreement;
 use crate::link::Link;
 use crate::peer::Peer;
@@ -101,6 +103,12 @@ pub(crate) struct Sender {
     pub(crate) needs_order: Option<u8>,
     /// [`Stream::sent`] when it was last looked whether the connection is idle.
     pub(crate) sent_before: u64,
+    /// The reader's index at which the direction went to TCP because he does not read; it stays there as long as he does not.
+    pub(crate) stalled_at: Option<u32>,
+    /// See [`crate::clock`].
+    pub(crate) clock: Option<Clock>,
+    /// The upkeep is giving the connection back.
+    pub(crate) leaving: Option<Leaving>,
 }
 
 /// What `poll` and notices look at: the reader's position when it last left.
@@ -146,6 +154,8 @@ pub(crate) struct Stream {
     pub(crate) wants_space: Atomic<bool>,
     /// A reader has left without asking to hear of the next byte, since nobody listened.
     pub(crate) is_unarmed: Atomic<bool>,
+    /// See [`crate::handover`].
+    pub(crate) is_handed_over: Atomic<bool>,
     /// How long waiting for bytes takes.
     pub(crate) rx_experience: Experience,
     /// How long waiting for room takes.
@@ -188,6 +198,7 @@ impl Stream {
             has_left: Atomic::new(false),
             wants_space: Atomic::new(false),
             is_unarmed: Atomic::new(false),
+            is_handed_over: Atomic::new(false),
             rx_experience: Experience::new(),
             tx_experience: Experience::new(),
             sent: Atomic::new(0),
@@ -221,6 +232,9 @@ impl Stream {
             holds_more: false,
             needs_order: None,
             sent_before: 0,
+            stalled_at: None,
+            clock: None,
+            leaving: None,
         };
         (stream, sender)
     }
@@ -438,10 +452,14 @@ impl StreamExt for AdoptedStream {
         drop(watch);
         ready::forget_peer(self);
         self.is_unarmed.store(false, Relaxed);
+        self.is_handed_over.store(false, Relaxed);
         self.has_left.store(false, Relaxed);
         self.sum_before.store(self.ring_bytes(), Relaxed);
         guard.state().stays = None;
         guard.state().needs_order = None;
+        guard.state().stalled_at = None;
+        guard.state().clock = None;
+        guard.state().leaving = None;
         *self.agreement.lock() = Agreement::new();
         self.traffic.reset();
         self.set_request(0);

@@ -17,12 +17,19 @@ use kernel::sync::atomic::{
     Release, //
 };
 use xenvmc_core::segment::Mode;
-use xenvmc_core::shared::Fence;
-use xenvmc_core::wire;
+use xenvmc_core::shared::{
+    Fence,
+    SharedLoad, //
+};
+use xenvmc_core::wire::{
+    self,
+    slot, //
+};
 use xenvmc_core::{
     Decline,
     Error as Violation,
-    Extent, //
+    Extent,
+    Words, //
 };
 use xenvmc_net as net;
 use xenvmc_net::{
@@ -142,6 +149,10 @@ fn enter(
     if !link.channel().peer().has_address(stream.tuple().dst) {
         return Ok(Err(Decline::NotCoResident));
     }
+    let stalled_at = guard.state().stalled_at;
+    if stalled_at == Some(view.peer.word(slot::RX_CONS).load_acquire()) {
+        return Ok(Err(Decline::Stalled));
+    }
     collect(guard.state(), link)?;
     let extent = match guard.state().needs_order {
         Some(order) => link.channel().take_spare_extent(order),
@@ -166,6 +177,8 @@ fn enter(
     sender.written = seq;
     sender.declined = None;
     sender.needs_order = None;
+    sender.stalled_at = None;
+    sender.clock = None;
     stream.extent_bytes.store(extent.bytes(), Release);
     stream.sends_to_ring.store(true, Release);
     stream.frontend().counters().ring_entered.inc();
@@ -356,6 +369,29 @@ pub(crate) fn leave_full(
 ) -> core::result::Result<(), Violation> {
     sender.needs_order = Some(order);
     note_declined(stream, sender, Decline::ArenaExhausted);
+    leave(stream, sender, link)
+}
+
+/// Whether a writer finds no room in `extent`, of which `unread` bytes are not read: as `transmit::has_space`.
+pub(crate) fn is_full(stream: &AdoptedStream, extent: Extent, unread: u32) -> bool {
+    let size = extent.bytes();
+    extent.order() >= unread_order(stream) && unread + size / 4 > size
+}
+
+/// Goes on over TCP, as nobody reads what is in the ring: the reader stands at `cons`. The connection comes back when it does not any
+/// more.
+///
+/// # Errors
+///
+/// If the peer has broken the protocol.
+pub(crate) fn leave_stalled(
+    stream: &AdoptedStream,
+    sender: &mut Sender,
+    link: &Link,
+    cons: u32,
+) -> core::result::Result<(), Violation> {
+    sender.stalled_at = Some(cons);
+    note_declined(stream, sender, Decline::Stalled);
     leave(stream, sender, link)
 }
 

@@ -12,6 +12,7 @@ use crate::stream::{
 };
 use crate::{
     giveback,
+    handover,
     parting,
     ready,
     switch, //
@@ -25,7 +26,7 @@ use xenvmc_core::{
 };
 use xenvmc_net::Guard;
 
-/// Tends to all connections; false = some are left for want of room or memory. Process context.
+/// Tends to all connections; false = some are left, for want of room or memory or as the peer has to follow. Process context.
 pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
     let Ok(streams) = channel.streams() else {
         return false;
@@ -34,6 +35,8 @@ pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
     for (own, stream) in streams {
         if stream.has_ended() {
             all &= parting::part(channel, own, &stream);
+        } else if handover::is_noted(&stream) {
+            all &= handover::step(&stream);
         } else {
             tend(&stream);
             ready::attempt_after_grace(&stream);

@@ -212,10 +212,6 @@ fn over_tcp(
     timeout: &mut c_long,
     before: usize,
 ) -> Result<Sent> {
-    if before > 0 && switch::is_over(stream.socket()) {
-        // The error, and the signal, are the next call's.
-        return Ok(Sent::All(0));
-    }
     if switch::is_for_tcp_alone(message) || message.is_empty() {
         let sent = stream.tcp_sendmsg(message)?;
         policy::moved_over_tcp(stream, sent);
@@ -228,14 +224,18 @@ fn over_tcp(
     };
     loop {
         let epoch = stream.epoch();
-        if before + sent > 0 && switch::is_over(stream.socket()) {
-            return Ok(Sent::All(sent));
-        }
         if *timeout != 0 && !stream.is_installed() {
             // Nobody would wake us here: TCP's own method waits.
             return sent_or(sent, restart());
         }
-        match stream.tcp_send_now(message) {
+        let mut guard = stream.lock();
+        if before + sent > 0 && switch::is_over(stream.socket()) {
+            // The error, and the signal, are the next call's.
+            return Ok(Sent::All(sent));
+        }
+        let result = guard.tcp_send_now(message);
+        drop(guard);
+        match result {
             Ok(part) => {
                 sent += part;
                 policy::moved_over_tcp(stream, part);
@@ -351,6 +351,9 @@ fn step(
     if gone {
         return Ok(Step::Lost);
     }
+    if stream.socket().user_timeout_ms() != 0 {
+        link.channel().note_clock();
+    }
     stream.sent.add(u64::from(want), Relaxed);
     let counters = stream.frontend().counters();
     counters.tx_bytes.add(u64::from(want));
@@ -415,6 +418,9 @@ pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
     if is_small || view.peer_wants_tcp() || used > i32::MAX as u32 || used + want <= size {
         // Whoever asked before still wants to hear of it: `noticed` alone takes the wish back.
         return Some(true);
+    }
+    if stream.socket().user_timeout_ms() != 0 {
+        link.channel().note_clock();
     }
     let event = prod.wrapping_sub(size).wrapping_add(want).wrapping_sub(1);
     let space = view.own.word(slot::TX_SPACE_EVENT);

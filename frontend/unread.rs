@@ -2,6 +2,7 @@
 
 //! What there is to read, and who is to hear of more: what calls, `poll` and notices ask. None of it takes a byte.
 
+use crate::handover;
 use crate::link::{
     Link,
     View, //
@@ -264,6 +265,7 @@ pub(crate) fn take_news(stream: &AdoptedStream) -> bool {
 /// Tells whoever sleeps on the socket, polls it, or wants SIGIO that there is something to read.
 pub(crate) fn announce(stream: &AdoptedStream) {
     let socket = stream.socket();
+    handover::check(stream);
     socket.data_ready();
     if socket.is_async() {
         // A signal for what comes next, whether this is read before or not.
@@ -328,6 +330,7 @@ pub(crate) fn rearm(stream: &AdoptedStream) {
             }
         }
     }
+    handover::check(stream);
     if came {
         stream.socket().data_ready();
     }

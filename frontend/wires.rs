@@ -6,6 +6,10 @@
 //! They refer to the channel and the channel to them; [`Wires::cut`] takes them apart.
 
 use crate::channel::Channel;
+use crate::clock::{
+    Clocks,
+    LOOK_MS, //
+};
 use crate::idle::{
     Idle,
     IDLE_MS, //
@@ -100,6 +104,7 @@ pub(crate) struct Wires {
     bottom: Arc<Task<BottomHalf>>,
     upkeep: Arc<Task<Upkeep>>,
     idle: Arc<Task<Idle>>,
+    clocks: Arc<Task<Clocks>>,
 }
 
 impl Wires {
@@ -125,6 +130,11 @@ impl Wires {
             Arc::new(Idle(channel.clone()), GFP_KERNEL)?,
             "xenvmc_idle",
         )?;
+        let clocks = new_task!(
+            Queue::Unbound,
+            Arc::new(Clocks(channel.clone()), GFP_KERNEL)?,
+            "xenvmc_clocks",
+        )?;
         let interrupt = Arc::new(
             Interrupt {
                 channel: channel.clone(),
@@ -144,6 +154,7 @@ impl Wires {
                 bottom,
                 upkeep,
                 idle,
+                clocks,
             },
             GFP_KERNEL,
         )?)
@@ -174,11 +185,17 @@ impl Wires {
         self.idle.kick_after(IDLE_MS);
     }
 
+    /// Asks to look at connections that have a timeout, a while later.
+    pub(crate) fn watch_clocks(&self) {
+        self.clocks.kick_after(LOOK_MS);
+    }
+
     /// Stops the work items for ever and waits for them. Process context, in none of them. The event channel closes
     /// when the last reference is dropped.
     pub(crate) fn cut(&self) {
         self.bottom.stop();
         self.upkeep.stop();
         self.idle.stop();
+        self.clocks.stop();
     }
 }

@@ -142,6 +142,8 @@ declines! {
     ForeignReader = 58, "foreign-reader", tell;
     /// The application disconnected the socket for another use.
     Disconnected = 59, "disconnected", keep;
+    /// Nobody reads, and TCP_USER_TIMEOUT is set: TCP's clock is to run.
+    Stalled = 60, "stalled", keep;
 
     /// The running kernel lacks what this needs.
     Kernel = 96, "kernel", tell;

@@ -68,6 +68,11 @@ bool xenvmc_helper_tcp_is_confirmed(const struct sock *sk)
 	return READ_ONCE(tcp_sk(sk)->bytes_acked) > 1 || READ_ONCE(tcp_sk(sk)->bytes_received) > 0;
 }
 
+u32 xenvmc_helper_tcp_user_timeout(const struct sock *sk)
+{
+	return READ_ONCE(inet_csk(sk)->icsk_user_timeout);
+}
+
 int xenvmc_helper_tcp_inq_hint(const struct sock *sk)
 {
 	int inq = READ_ONCE(tcp_sk(sk)->rcv_nxt) - READ_ONCE(tcp_sk(sk)->copied_seq);

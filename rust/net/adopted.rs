@@ -277,11 +277,6 @@ impl<C: Connection> Adopted<C> {
         kernel::error::to_result(sent).map(|()| sent as usize)
     }
 
-    /// Sends over TCP what there is room for, without blocking; whatever the message's flags say.
-    pub fn tcp_send_now(&self, message: &mut Message<'_>) -> Result<usize> {
-        message.without_waiting(|message| self.tcp_sendmsg(message))
-    }
-
     /// Whether TCP would let a writer go on. Any context.
     pub fn tcp_has_space(&self) -> bool {
         let sk = self.socket.as_ptr();
@@ -358,6 +353,24 @@ impl<'a, C: Connection> Guard<'a, C> {
     pub fn split(&mut self) -> (&mut Locked<'a>, &mut C::Locked) {
         // SAFETY: as in `state`.
         (&mut self.locked, unsafe { &mut *self.adopted.locked.get() })
+    }
+
+    /// Sends over TCP what there is room for, without blocking; whatever the message's flags say. Process context.
+    ///
+    /// # Errors
+    ///
+    /// Those of TCP's `sendmsg`; `EAGAIN` if there is no room.
+    pub fn tcp_send_now(&mut self, message: &mut Message<'_>) -> Result<usize> {
+        let sk = self.locked.socket().as_ptr();
+        message.without_waiting(|message| {
+            let len = message.len();
+            // SAFETY:
+            // - the socket is alive, TCP's and locked, and a socket is only adopted with TCP's own methods, so that this is
+            //   what its `sendmsg` calls with the lock held;
+            // - the message is valid for the call.
+            let sent = unsafe { bindings::tcp_sendmsg_locked(sk, message.as_ptr(), len) };
+            kernel::error::to_result(sent).map(|()| sent as usize)
+        })
     }
 
     /// Gives the socket's methods back, once; later calls do nothing.

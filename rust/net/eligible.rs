@@ -20,13 +20,18 @@ static TCP_CALLBACKS: SetOnce<Callbacks> = SetOnce::new();
 
 impl Callbacks {
     fn of(sk: *mut bindings::sock) -> Self {
-        // SAFETY: `sk` is alive; pointers that are only compared.
-        unsafe {
-            Self {
-                data_ready: (*sk).sk_data_ready.map_or(0, |f| f as usize),
-                write_space: (*sk).sk_write_space.map_or(0, |f| f as usize),
-                state_change: (*sk).sk_state_change.map_or(0, |f| f as usize),
-            }
+        // SAFETY: `sk` is alive; pointers that are only compared, each read with READ_ONCE semantics.
+        let (data_ready, write_space, state_change) = unsafe {
+            (
+                (&raw const (*sk).sk_data_ready).read_volatile(),
+                (&raw const (*sk).sk_write_space).read_volatile(),
+                (&raw const (*sk).sk_state_change).read_volatile(),
+            )
+        };
+        Self {
+            data_ready: data_ready.map_or(0, |f| f as usize),
+            write_space: write_space.map_or(0, |f| f as usize),
+            state_change: state_change.map_or(0, |f| f as usize),
         }
     }
 }
@@ -105,13 +110,17 @@ pub fn why_not_switch(locked: &Locked<'_>) -> Option<Decline> {
             return Some(Decline::CgroupBpf);
         }
     }
-    if TCP_CALLBACKS
-        .copy()
-        .is_some_and(|tcp| tcp != Callbacks::of(sk))
-    {
+    if has_foreign_callbacks(locked.socket()) {
         return Some(Decline::Callbacks);
     }
     needs_tcp(locked.socket())
+}
+
+/// Whether somebody in the kernel has put callbacks of his own into the socket (iSCSI, KCM): he reads TCP's queue himself. Any
+/// context.
+pub fn has_foreign_callbacks(socket: &crate::socket::Socket) -> bool {
+    let tcp = TCP_CALLBACKS.copy();
+    tcp.is_some_and(|tcp| tcp != Callbacks::of(socket.as_ptr()))
 }
 
 /// Returns which option, settable at any time without a method being called, wants the packets of TCP. Any context.

@@ -199,6 +199,12 @@ impl Socket {
         usize::try_from(bytes).unwrap_or(0)
     }
 
+    /// Returns TCP_USER_TIMEOUT in milliseconds; zero if it is not set. Any context.
+    pub fn user_timeout_ms(&self) -> u32 {
+        // SAFETY: alive and TCP; an integer that is read with READ_ONCE semantics.
+        unsafe { bindings::tcp_user_timeout(self.as_ptr()) }
+    }
+
     /// Returns SO_RCVTIMEO in jiffies; zero when the caller does not want to wait. Any context.
     pub fn receive_timeout(&self, nonblocking: bool) -> kernel::ffi::c_long {
         // SAFETY: alive.

@@ -39,6 +39,7 @@ pub use adopted::{
     Guard, //
 };
 pub use eligible::{
+    has_foreign_callbacks,
     is_co_resident_route,
     learn_callbacks,
     needs_tcp,

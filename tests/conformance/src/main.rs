@@ -15,6 +15,7 @@ mod control;
 mod end;
 mod epoll;
 mod inherited;
+mod kcm;
 mod log;
 mod memory;
 mod message;

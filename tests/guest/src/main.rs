@@ -262,6 +262,7 @@ fn set(order: &Order) -> Result<Answer, String> {
         "receive-low-water" => sys::set_option(fd, level, libc::SO_RCVLOWAT, value),
         "nodelay" => sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, value),
         "cork" => sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_CORK, value),
+        "user-timeout" => sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, value),
         "pacing" => sys::set_option(fd, level, libc::SO_MAX_PACING_RATE, value),
         "timestamping" => sys::set_option(fd, level, libc::SO_TIMESTAMPING, value),
         // One that no kernel has.

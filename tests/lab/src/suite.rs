@@ -91,7 +91,8 @@ pub(crate) struct Suite {
     words: Vec<String>,
     keep: bool,
     passed: usize,
-    failed: usize,
+    /// What was printed of each test that failed.
+    failed: Vec<String>,
 }
 
 impl Suite {
@@ -109,7 +110,7 @@ impl Suite {
             words,
             keep,
             passed: 0,
-            failed: 0,
+            failed: Vec::new(),
         }
     }
 
@@ -135,9 +136,10 @@ impl Suite {
                     end(bench.take_if(|bench| bench.is_spent()));
                 }
                 Err(error) => {
-                    self.failed += 1;
                     println!("test {name} ... FAILED ({seconds} s)");
-                    println!("    {}", format!("{error:#}").replace('\n', "\n    "));
+                    let why = format!("{error:#}").replace('\n', "\n    ");
+                    println!("    {why}");
+                    self.failed.push(format!("{name}\n    {why}"));
                     // Some failures leave a lab that can still be used, which saves a boot.
                     end(bench.take_if(|bench| !is_usable(bench)));
                 }
@@ -147,10 +149,13 @@ impl Suite {
         interrupt::check()
     }
 
-    /// Prints the sum; returns whether all is well.
+    /// Prints once more what failed, which may be hours ago, and the sum; returns whether all is well.
     pub(crate) fn sum_up(&self) -> bool {
-        println!("{} passed, {} failed", self.passed, self.failed);
-        self.failed == 0
+        if !self.failed.is_empty() {
+            println!("failures:\n\n{}\n", self.failed.join("\n"));
+        }
+        println!("{} passed, {} failed", self.passed, self.failed.len());
+        self.failed.is_empty()
     }
 
     fn wants(&self, case: &Case, setting: Setting) -> bool {

@@ -57,7 +57,7 @@ const DOM0_PROGRAMS: [&str; 26] = [
 ];
 
 /// Modules of a guest.
-const GUEST_MODULES: [&str; 16] = [
+const GUEST_MODULES: [&str; 17] = [
     "xen-netfront",
     "xenfs",
     "xen-evtchn",
@@ -69,6 +69,7 @@ const GUEST_MODULES: [&str; 16] = [
     "af_packet_diag",
     "sch_netem",
     "tls",
+    "kcm",
     "dummy",
     "veth",
     "nft_chain_nat",

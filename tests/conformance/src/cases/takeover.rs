@@ -12,6 +12,7 @@ use crate::{
     bpf, call,
     case::cases,
     end::End,
+    kcm,
     tls::{self, Direction},
 };
 
@@ -98,6 +99,47 @@ cases! {
         right.send(b"0123456789", 0);
         right.recv(6, libc::MSG_WAITALL);
         right.recv(100, 0);
+        right.meet();
+    };
+
+    /// A multiplexor in the kernel takes messages out of the stream, and the socket is used again afterwards.
+    multiplexor: |left| {
+        let kcm = kcm::open();
+        left.see("open", kcm.map(drop));
+        let kcm = kcm.unwrap_or(-1);
+        left.see("attach", kcm::attach(kcm, left.fd));
+        left.meet();
+        for _ in 0..4 {
+            left.see("message", call::recv(kcm, 2 * kcm::MESSAGE, 0));
+        }
+        left.see("answer", call::send(kcm, b"thanks", 0));
+        left.see("detach", kcm::detach(kcm, left.fd));
+        left.meet();
+        still_there(left);
+    }, |right| {
+        right.meet();
+        right.send(&call::pattern(0, 4 * kcm::MESSAGE), 0);
+        right.recv(6, libc::MSG_WAITALL);
+        right.meet();
+        still_there(right);
+    };
+
+    /// A multiplexor gets the socket when data is there that nobody has read.
+    multiplexor_with_unread: |left| {
+        left.arrived(3 * kcm::MESSAGE);
+        let kcm = kcm::open().unwrap_or(-1);
+        left.see("attach", kcm::attach(kcm, left.fd));
+        for _ in 0..3 {
+            left.see("message", call::recv(kcm, 2 * kcm::MESSAGE, 0));
+        }
+        left.meet();
+        left.see("message", call::recv(kcm, 2 * kcm::MESSAGE, 0));
+        left.see("close", call::close(kcm));
+        left.meet();
+    }, |right| {
+        right.send(&call::pattern(0, 3 * kcm::MESSAGE), 0);
+        right.meet();
+        right.send(&call::pattern(0, kcm::MESSAGE), 0);
         right.meet();
     };
 

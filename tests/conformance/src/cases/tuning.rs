@@ -70,6 +70,53 @@ cases! {
         right.meet();
     };
 
+    /// Nobody reads for longer than TCP_USER_TIMEOUT allows: the connection is over for who sends. Who reads then gets what came
+    /// before, and a reset.
+    user_timeout: |left| {
+        left.see("set", call::set(left.fd, TCP, libc::TCP_USER_TIMEOUT, 2000u32));
+        let piece = call::pattern(0, call::PIECE);
+        let error = loop {
+            if let Err(error) = call::send(left.fd, &piece, 0) {
+                break error;
+            }
+        };
+        left.see("send", Err::<(), _>(error));
+        left.send(b"more", libc::MSG_NOSIGNAL);
+        left.recv(10, 0);
+        left.meet();
+    }, |right| {
+        right.meet();
+        let error = loop {
+            match call::recv(right.fd, call::PIECE, 0) {
+                Ok(part) if part.is_empty() => break None,
+                Ok(_) => {}
+                Err(error) => break Some(error),
+            }
+        };
+        right.see("recv", error.map_or(Ok(()), Err));
+        right.recv(10, 0);
+    };
+
+    /// Somebody reads before the time is over: the stream goes on.
+    user_timeout_not_reached: |left| {
+        left.see("set", call::set(left.fd, TCP, libc::TCP_USER_TIMEOUT, 60_000u32));
+        let size = 4 << 20;
+        for _ in 0..3 {
+            call::send_all(left.fd, &call::pattern(0, size));
+            left.meet();
+        }
+        left.recv(10, 0);
+    }, |right| {
+        for _ in 0..3 {
+            (0..5).for_each(|_| right.pause());
+            let mut bytes = vec![0; 4 << 20];
+            call::receive_all(right.fd, &mut bytes);
+            right.see("right", bytes == call::pattern(0, 4 << 20));
+            right.meet();
+        }
+        right.send(b"thanks", 0);
+    };
+
     /// Corked bytes arrive when the cork is out.
     cork: |left| {
         for round in 0..5 {

@@ -3,6 +3,7 @@
 //! The ends of connections: each call returns what it would return over TCP.
 
 use anyhow::{Result, ensure};
+use lab_driver::Machine;
 
 use crate::{
     bench::{Bench, GUEST1, GUESTS},
@@ -201,6 +202,37 @@ pub(super) fn timeouts(bench: &Bench) -> Result<()> {
     pair.a.set("send-timeout", 0)?;
     pair.through_ring([1000, 1000], || pair.exchange(1000))?;
     pair.finish()
+}
+
+/// A guest is paused that has not heard of all bytes: TCP_USER_TIMEOUT ends the connection for who sent them. When it goes on, it
+/// has the bytes, and its own next ones are refused.
+pub(super) fn peer_is_paused_for_too_long(bench: &Bench) -> Result<()> {
+    let pair = bench.pair()?;
+    pair.a.set("user-timeout", 2000)?;
+    let sent = fill(&pair, &pair.a)?;
+    let timeouts = bench.counter(GUEST1, "user_timeouts")?;
+    bench.shell(Machine::Dom0, "xl pause guest2")?;
+    let send_and_wait = || {
+        pair.a.send(SOME)?;
+        pair.a.receive_all()?.failed(0, "ETIMEDOUT")
+    };
+    let ended = send_and_wait();
+    bench.shell(Machine::Dom0, "xl unpause guest2")?;
+    ended?;
+    ensure!(
+        bench.counter(GUEST1, "user_timeouts")? == timeouts + 1,
+        "it was not the ring's time that ended"
+    );
+    pair.a.close()?;
+    pair.b.receive(sent + SOME)?;
+    let answer = pair.b.call(&format!("send bytes={TOO_MANY} max=1000"))?;
+    ensure!(
+        ["EPIPE", "ECONNRESET"].contains(&answer.error()),
+        "{:?} after {}",
+        answer.error(),
+        answer.bytes()
+    );
+    pair.b.close()
 }
 
 /// FIONREAD and SO_RCVLOWAT count what is in the ring.

@@ -121,6 +121,7 @@ pub(crate) const ALL: &[Case] = cases![
     closing::send_to_closed,
     closing::shutdown_wakes_own_calls,
     closing::timeouts,
+    closing::peer_is_paused_for_too_long,
     closing::unread_is_counted,
     closing::shut_down_at_both_ends,
     closing::report_forgets_the_closed,
