@@ -8,10 +8,7 @@
 
 use crate::channel::Channel;
 use crate::link::Link;
-use crate::stream::{
-    AdoptedStream,
-    StreamExt, //
-};
+use crate::stream::AdoptedStream;
 use crate::switch;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -37,24 +34,45 @@ pub(crate) const LOOK_MS: u32 = 200;
 /// `ETIMEDOUT`.
 const ETIMEDOUT_CODE: i32 = 110;
 
-/// Where a ring stood still, and since when.
+/// Where a ring stands still.
 pub(crate) struct Clock {
     prod: u32,
     cons: u32,
-    since: Instant<Monotonic>,
-    /// The other end's kernel has taken the notice that was posted then.
+    looked: Instant<Monotonic>,
+    /// Since when the reader has not moved, milliseconds.
+    stood_ms: u32,
+    /// Since when the notice was posted, milliseconds.
+    asked_ms: u32,
+    /// The other end's kernel has taken it.
     is_answered: bool,
 }
 
 impl Clock {
-    /// Posts a notice, and waits for the other end to take it.
+    /// Posts a notice, for the other end to take.
     fn start(link: &Link, prod: u32, cons: u32) -> Self {
         link.post();
         Self {
             prod,
             cons,
-            since: Instant::now(),
+            looked: Instant::now(),
+            stood_ms: 0,
+            asked_ms: 0,
             is_answered: false,
+        }
+    }
+
+    /// Goes on to now. If this guest itself stood still, that time does not count.
+    fn advance(&mut self, link: &Link, prod: u32) {
+        let passed = self.looked.elapsed().as_millis();
+        let passed = u32::try_from(passed).map_or(0, |passed| passed.min(2 * LOOK_MS));
+        self.looked = Instant::now();
+        self.stood_ms = self.stood_ms.saturating_add(passed);
+        self.asked_ms = self.asked_ms.saturating_add(passed);
+        self.is_answered = self.is_answered || link.channel().has_taken_notice(link);
+        if self.is_answered && self.prod != prod {
+            // What was sent since has not been answered.
+            link.post();
+            (self.prod, self.asked_ms, self.is_answered) = (prod, 0, false);
         }
     }
 }
@@ -87,10 +105,7 @@ fn look_at_all(channel: &Arc<Channel>) -> bool {
         match look(&stream, limit_ms) {
             Ok(Verdict::Again) => again = true,
             Ok(Verdict::Rest) => {}
-            Ok(Verdict::OverTcp) => {
-                stream.socket().write_space();
-                stream.wake_to_look();
-            }
+            Ok(Verdict::OverTcp) => stream.socket().write_space(),
             Ok(Verdict::TimedOut) => {
                 stream.frontend().counters().user_timeouts.inc();
                 stream.socket().abort(ETIMEDOUT_CODE);
@@ -118,6 +133,9 @@ enum Verdict {
 
 fn look(stream: &AdoptedStream, limit_ms: u32) -> core::result::Result<Verdict, Violation> {
     let mut guard = stream.lock();
+    if !stream.is_installed() || stream.socket().is_closed() {
+        return Ok(Verdict::Rest);
+    }
     let sender = guard.state();
     let Some(link) = sender.link.clone() else {
         return Ok(Verdict::Rest);
@@ -128,33 +146,35 @@ fn look(stream: &AdoptedStream, limit_ms: u32) -> core::result::Result<Verdict, 
     let Mode::Ring { extent, .. } = sender.outbound.mode() else {
         return Ok(Verdict::Rest);
     };
+    // Finds an impossible index. It may be another one a moment later, which then decides about no more than a look.
+    sender.outbound.room(&view.peer)?;
     let prod = sender.outbound.prod();
     let cons = view.peer.word(slot::RX_CONS).load_acquire();
     let unread = prod.wrapping_sub(cons);
-    if unread == 0 || view.peer_wants_tcp() {
+    let is_settled = sender.outbound.is_settled();
+    if (unread == 0 && is_settled) || view.peer_wants_tcp() {
         sender.clock = None;
         return Ok(Verdict::Rest);
     }
-    let mut clock = match sender.clock.take() {
-        Some(clock) if clock.cons == cons => clock,
+    let clock = match sender.clock.take() {
+        Some(mut clock) if clock.cons == cons => {
+            clock.advance(&link, prod);
+            clock
+        }
         _ => Clock::start(&link, prod, cons),
     };
-    clock.is_answered = clock.is_answered || link.channel().has_taken_notice(&link);
-    let has_stalled = clock.since.elapsed().as_millis() >= i64::from(LOOK_MS);
-    if clock.is_answered && clock.prod != prod {
-        // What was sent since has not been answered.
-        clock = Clock::start(&link, prod, cons);
-    }
-    let waited_ms = clock.since.elapsed().as_millis();
-    let is_answered = sender.clock.insert(clock).is_answered;
-    if !is_answered && waited_ms >= i64::from(limit_ms) {
+    let has_stalled = clock.stood_ms >= LOOK_MS;
+    let (is_answered, asked_ms) = (clock.is_answered, clock.asked_ms);
+    sender.clock = Some(clock);
+    if !is_answered && asked_ms >= limit_ms {
         return Ok(Verdict::TimedOut);
     }
-    if has_stalled && switch::is_full(stream, extent, unread) {
+    let is_full = !is_settled || switch::is_full(stream, extent, unread);
+    if is_answered && has_stalled && is_full {
         switch::leave_stalled(stream, sender, &link, cons)?;
         return Ok(Verdict::OverTcp);
     }
-    Ok(if is_answered {
+    Ok(if is_answered && !is_full {
         Verdict::Rest
     } else {
         Verdict::Again

@@ -77,6 +77,14 @@ pub(crate) fn reset(stream: &AdoptedStream) {
 /// `ECONNRESET`.
 const ECONNRESET_CODE: i32 = 104;
 
+/// Says that the peer did not follow in time.
+pub(crate) fn warn_late(stream: &AdoptedStream) {
+    pr_warn!(
+        "domain {}: did not go back to TCP in time\n",
+        stream.peer().domid()
+    );
+}
+
 /// The error of a connection that was reset.
 pub(crate) fn connection_reset() -> Error {
     Error::from_errno(-ECONNRESET_CODE)
@@ -245,10 +253,8 @@ pub(crate) fn drain(stream: &AdoptedStream, what: Unread) -> core::result::Resul
     let (locked, _) = guard.split();
     let memory = Memory::MaySleep;
     let done = move_unread(stream, &mut reader, locked, &link, what, memory);
-    drop(guard);
-    drop(reader);
     if done == Ok(true) || what == Unread::Rest {
-        stream.socket().data_ready();
+        guard.data_ready_locked();
     }
     done
 }
@@ -265,12 +271,20 @@ const TCP_OPTIONS: [i32; 8] = [
     42, // TCP_AO_REPAIR
 ];
 
+/// Level and option of how long bytes may be unanswered.
+const TCP_USER_TIMEOUT: (i32, i32) = (6, 18);
+
 /// Level and option with which an IPv6 socket becomes an IPv4 one.
 const IPV6_ADDRFORM: (i32, i32) = (41, 1);
 
 /// The application sets an option: if it is one that needs the socket as TCP made it, gives the socket back first.
 pub(crate) fn before_option(stream: &Arc<AdoptedStream>, level: i32, name: i32) {
     let tcp = level == 6 && TCP_OPTIONS.contains(&name);
+    if (level, name) == TCP_USER_TIMEOUT && stream.phase() == Phase::Active {
+        if let Some(link) = &stream.watch.lock().link {
+            link.channel().note_clock();
+        }
+    }
     if tcp || (level, name) == IPV6_ADDRFORM {
         stream.frontend().counters().decline(Decline::Option);
         give_back(stream);
@@ -291,10 +305,7 @@ pub(crate) fn give_back(stream: &Arc<AdoptedStream>) {
         // With the socket locked again it may turn out to have become active only now.
         has_left = true;
         if !leave_both(stream) {
-            pr_warn!(
-                "domain {}: did not go back to TCP in time\n",
-                stream.peer().domid()
-            );
+            warn_late(stream);
             reset(stream);
         }
     }
@@ -398,13 +409,14 @@ fn leave_both(stream: &AdoptedStream) -> bool {
             }
             let mut guard = stream.lock();
             let memory = Memory::MaySleep;
-            leaving.advance(&mut reader, &mut guard, &link, Decline::Option, memory)
+            let result = leaving.advance(&mut reader, &mut guard, &link, Decline::Option, memory);
+            if result == Ok(true) {
+                guard.data_ready_locked();
+            }
+            result
         };
         match result {
-            Ok(true) => {
-                stream.socket().data_ready();
-                return true;
-            }
+            Ok(true) => return true,
             // Not on the socket's wait queue: it may have none, or lose it.
             Ok(false) => fsleep(Delta::from_millis(2)),
             Err(_) => return false,

@@ -10,18 +10,28 @@ use crate::giveback::{
     Leaving,
     RETURN_MS, //
 };
+use crate::link::Link;
 use crate::stream::{
     AdoptedStream,
-    Phase, //
+    Phase,
+    Reader,
+    Stream, //
 };
 use kernel::prelude::*;
 use kernel::sync::atomic::{
     Acquire,
     Full, //
 };
-use xenvmc_core::Decline;
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
+use xenvmc_core::error::SegmentError;
+use xenvmc_core::{
+    Decline,
+    Error as Violation, //
+};
 use xenvmc_net as net;
 use xenvmc_net::inject::Memory;
+use xenvmc_net::Guard;
 
 /// Has the connection given back by the upkeep, if its socket is somebody else's now. Any context but hard interrupts; no lock
 /// but the socket's is held.
@@ -49,40 +59,71 @@ pub(crate) fn is_noted(stream: &AdoptedStream) -> bool {
     stream.is_handed_over.load(Acquire)
 }
 
-/// Does the next step of giving the connection back; false = another one is needed. The upkeep, no lock held.
-pub(crate) fn step(stream: &AdoptedStream) -> bool {
+/// Why a connection could not be given back.
+enum Failure {
+    /// The peer did not follow in time.
+    Late,
+    /// The new owner has read what comes behind bytes of the ring.
+    Overtaken,
+    /// The peer has broken the protocol.
+    Violation(Violation),
+}
+
+/// Gives the connection back, or resets it. The upkeep, no lock held; bounded by [`RETURN_MS`].
+pub(crate) fn give_back(stream: &AdoptedStream) {
     let mut reader = stream.reader.lock();
     let mut guard = stream.lock();
     let Some(link) = guard.state().link.clone() else {
         // It is on TCP, and stays there as long as the callbacks do.
-        return true;
+        return;
     };
-    let leaving = *guard
-        .state()
-        .leaving
-        .get_or_insert_with(|| Leaving::begin(&link));
-    let memory = Memory::MaySleep;
-    let result = leaving.advance(&mut reader, &mut guard, &link, Decline::Callbacks, memory);
-    match result {
-        Ok(false) if leaving.has_time(RETURN_MS) => return false,
-        Ok(true) => guard.restore(),
-        _ => {}
+    let left = leave(&mut reader, &mut guard, &link);
+    guard.restore();
+    if left.is_ok() {
+        guard.data_ready_locked();
     }
     drop(guard);
     drop(reader);
-    match result {
-        Ok(true) => {
-            stream.socket().data_ready();
+    match left {
+        Ok(()) => {
+            stream.socket().write_space();
             stream.wake_all();
         }
-        Ok(false) => {
-            pr_warn!(
-                "domain {}: did not go back to TCP in time\n",
-                stream.peer().domid()
-            );
+        Err(Failure::Late) => {
+            giveback::warn_late(stream);
             giveback::reset(stream);
         }
-        Err(violation) => giveback::break_stream(stream, violation),
+        Err(Failure::Overtaken) => {
+            let counters = stream.frontend().counters();
+            counters.decline(Decline::RogueReader);
+            giveback::reset(stream);
+        }
+        Err(Failure::Violation(violation)) => {
+            link.channel().violation(violation);
+            giveback::reset(stream);
+        }
     }
-    true
+}
+
+/// Puts both directions on TCP. The socket stays locked meanwhile: what comes over TCP next must not be read before what is in the
+/// ring.
+fn leave(
+    reader: &mut Reader,
+    guard: &mut Guard<'_, Stream>,
+    link: &Link,
+) -> core::result::Result<(), Failure> {
+    let leaving = Leaving::begin(link);
+    loop {
+        let copied_seq = guard.socket().copied_seq();
+        if reader.inbound.boundary().is_some_and(|at| at != copied_seq) {
+            return Err(Failure::Overtaken);
+        }
+        match leaving.advance(reader, guard, link, Decline::Callbacks, Memory::MaySleep) {
+            Ok(true) => return Ok(()),
+            Ok(false) if leaving.has_time(RETURN_MS) => fsleep(Delta::from_millis(2)),
+            Ok(false) => return Err(Failure::Late),
+            Err(Violation::Segment(SegmentError::Sequence)) => return Err(Failure::Overtaken),
+            Err(violation) => return Err(Failure::Violation(violation)),
+        }
+    }
 }

@@ -14,7 +14,6 @@
 use crate::channel::Channel;
 use crate::clock::Clock;
 use crate::frontend::Frontend;
-use crate::giveback::Leaving;
 use crate::handshake::Agreement;
 use crate::link::Link;
 use crate::peer::Peer;
@@ -107,8 +106,6 @@ pub(crate) struct Sender {
     pub(crate) stalled_at: Option<u32>,
     /// See [`crate::clock`].
     pub(crate) clock: Option<Clock>,
-    /// The upkeep is giving the connection back.
-    pub(crate) leaving: Option<Leaving>,
 }
 
 /// What `poll` and notices look at: the reader's position when it last left.
@@ -234,7 +231,6 @@ impl Stream {
             sent_before: 0,
             stalled_at: None,
             clock: None,
-            leaving: None,
         };
         (stream, sender)
     }
@@ -459,7 +455,6 @@ impl StreamExt for AdoptedStream {
         guard.state().needs_order = None;
         guard.state().stalled_at = None;
         guard.state().clock = None;
-        guard.state().leaving = None;
         *self.agreement.lock() = Agreement::new();
         self.traffic.reset();
         self.set_request(0);

@@ -375,7 +375,7 @@ pub(crate) fn leave_full(
 /// Whether a writer finds no room in `extent`, of which `unread` bytes are not read: as `transmit::has_space`.
 pub(crate) fn is_full(stream: &AdoptedStream, extent: Extent, unread: u32) -> bool {
     let size = extent.bytes();
-    extent.order() >= unread_order(stream) && unread + size / 4 > size
+    extent.order() >= unread_order(stream) && unread > size - size / 4
 }
 
 /// Goes on over TCP, as nobody reads what is in the ring: the reader stands at `cons`. The connection comes back when it does not any

@@ -26,7 +26,7 @@ use xenvmc_core::{
 };
 use xenvmc_net::Guard;
 
-/// Tends to all connections; false = some are left, for want of room or memory or as the peer has to follow. Process context.
+/// Tends to all connections; false = some are left for want of room or memory. Process context.
 pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
     let Ok(streams) = channel.streams() else {
         return false;
@@ -36,7 +36,7 @@ pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
         if stream.has_ended() {
             all &= parting::part(channel, own, &stream);
         } else if handover::is_noted(&stream) {
-            all &= handover::step(&stream);
+            handover::give_back(&stream);
         } else {
             tend(&stream);
             ready::attempt_after_grace(&stream);

@@ -409,8 +409,12 @@ pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
     let cons = cons_word.load_acquire();
     let used = prod.wrapping_sub(cons);
     let want = size / 4;
+    let has_clock = stream.socket().user_timeout_ms() != 0;
     if stream.has_pending_records.load(Acquire) {
         // The reader will say when it has entered a segment.
+        if has_clock {
+            link.channel().note_clock();
+        }
         return Some(false);
     }
     // A small ring grows when it is full, or the rest goes over TCP.
@@ -419,7 +423,7 @@ pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
         // Whoever asked before still wants to hear of it: `noticed` alone takes the wish back.
         return Some(true);
     }
-    if stream.socket().user_timeout_ms() != 0 {
+    if has_clock {
         link.channel().note_clock();
     }
     let event = prod.wrapping_sub(size).wrapping_add(want).wrapping_sub(1);

@@ -123,6 +123,16 @@ pub fn has_foreign_callbacks(socket: &crate::socket::Socket) -> bool {
     tcp.is_some_and(|tcp| tcp != Callbacks::of(socket.as_ptr()))
 }
 
+/// Returns the callback for bytes to read, if it is TCP's own. Any context.
+pub(crate) fn tcp_data_ready(
+    socket: &crate::socket::Socket,
+) -> Option<unsafe extern "C" fn(*mut bindings::sock)> {
+    // SAFETY: alive; a pointer that is read with READ_ONCE semantics.
+    let method = unsafe { (&raw const (*socket.as_ptr()).sk_data_ready).read_volatile() }?;
+    let tcp = TCP_CALLBACKS.copy()?;
+    (method as usize == tcp.data_ready).then_some(method)
+}
+
 /// Returns which option, settable at any time without a method being called, wants the packets of TCP. Any context.
 pub fn needs_tcp(socket: &crate::socket::Socket) -> Option<Decline> {
     let sk = socket.as_ptr();

@@ -217,13 +217,15 @@ impl Socket {
         unsafe { bindings::sock_sndtimeo(self.as_ptr(), nonblocking) }
     }
 
-    /// Tells the socket's readers (sleepers, pollers, SIGIO) that there is something to read.
+    /// Tells the socket's readers (sleepers, pollers, SIGIO) that there is something to read. Somebody else's callback is not
+    /// called: it may read TCP's queue, which wants the socket's lock ([`Locked::data_ready_locked`]).
     ///
-    /// Softirq or process context, never hard interrupt context: the callback may be another user's and take locks of
-    /// softirq level.
+    /// Softirq or process context, never hard interrupt context.
     pub fn data_ready(&self) {
-        // SAFETY: alive; the callback is set for the whole life of a socket.
-        unsafe { bindings::sk_data_ready(self.as_ptr()) }
+        if let Some(method) = crate::eligible::tcp_data_ready(self) {
+            // SAFETY: alive; TCP's own callback, which needs no lock.
+            unsafe { method(self.as_ptr()) }
+        }
     }
 
     /// Tells the socket's writers (sleepers, pollers, SIGIO) that there is room, if one of them found none since they were told
@@ -325,6 +327,12 @@ impl<'a> Locked<'a> {
     /// Returns the socket.
     pub fn socket(&self) -> &'a Socket {
         self.socket
+    }
+
+    /// Tells whoever reads the socket that there is something to read, whosever the callback is. Process context.
+    pub fn data_ready_locked(&self) {
+        // SAFETY: alive and locked; the callback is set for the whole life of a socket.
+        unsafe { bindings::sk_data_ready(self.socket.as_ptr()) }
     }
 
     /// Returns the sequence number that the next byte written to TCP will get.

@@ -102,6 +102,14 @@ impl Reader {
         matches!(self.current, Current::Ring { .. })
     }
 
+    /// On the ring: the sequence number at which TCP stopped, and goes on afterwards.
+    pub const fn boundary(&self) -> Option<u32> {
+        match self.current {
+            Current::Tcp => None,
+            Current::Ring { seq, .. } => Some(seq),
+        }
+    }
+
     /// Takes note of how many records the peer has published, and returns the number of the record
     /// that is to be loaded and passed to [`Self::handle_record`], if there is one.
     ///

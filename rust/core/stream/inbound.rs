@@ -90,6 +90,12 @@ impl Inbound {
         self.reader.is_ring()
     }
 
+    /// On the ring, as far as the last [`Self::look`] saw: the sequence number at which TCP stopped. If TCP has delivered what comes
+    /// behind it, somebody else has read it.
+    pub const fn boundary(&self) -> Option<u32> {
+        self.reader.boundary()
+    }
+
     /// Bytes consumed so far.
     pub const fn cons(&self) -> u32 {
         self.consumer.cons()
