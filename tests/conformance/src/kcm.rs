@@ -25,9 +25,14 @@ struct Attach {
 }
 
 /// A multiplexor.
-pub(crate) fn open() -> Result<RawFd, Errno> {
+///
+/// # Panics
+///
+/// The kernel has none.
+pub(crate) fn open() -> RawFd {
     // SAFETY: The call takes no pointers.
-    Errno::result(unsafe { libc::socket(AF_KCM, libc::SOCK_DGRAM, 0) })
+    let fd = Errno::result(unsafe { libc::socket(AF_KCM, libc::SOCK_DGRAM, 0) });
+    fd.expect("a multiplexor")
 }
 
 /// Gives a TCP socket to the multiplexor, which cuts its stream into messages of [`MESSAGE`] bytes.

@@ -239,7 +239,9 @@ impl Suite {
     /// a triple fault of a guest at an address of Xen's own, or with the APIC's end-of-interrupt register
     /// (MSR 0x80b) in rcx, or with the address of the guest's own entry for double faults, which its
     /// kernel never unmaps. No guest can cause any of them. It can also lose an interrupt; then the whole
-    /// machine stands still.
+    /// machine stands still. Or it delivers one twice that Xen has injected, the second time right behind the entry of the handler,
+    /// where interrupts are off; if a program of the guest was interrupted, the kernel does not yet have its own GS base
+    /// there, and faults until the stack for entries is full.
     fn emulator_failure(&self, bench: &Option<Bench>, name: &str) -> Option<&'static str> {
         let log = fs::read_to_string(self.kept_in(name).join("xen.log")).unwrap_or_default();
         let mixed_up = log.split("Triple fault").skip(1).any(|dump| {
@@ -253,6 +255,15 @@ impl Suite {
         });
         if mixed_up {
             return Some("the emulator mixed up a guest with Xen");
+        }
+        let delivered_twice = GUESTS.iter().any(|guest| {
+            let path = self.kept_in(name).join(format!("{guest}.console"));
+            let console = fs::read_to_string(path).unwrap_or_default();
+            console.contains("BUG: ENTRY_TRAMPOLINE stack guard page was hit")
+                && console.contains("RIP: 0010:asm_sysvec_xen_hvm_callback+")
+        });
+        if delivered_twice {
+            return Some("the emulator delivered an interrupt twice");
         }
         let Some(bench) = bench else {
             return Some("no lab came up");

@@ -2,14 +2,20 @@
 
 //! The toolbox kernel's modules, unpacked, with those that they need.
 
-use std::{collections::BTreeMap, fs, io::Write, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    io::Write,
+    path::Path,
+};
 
 use anyhow::{Context, Result, bail};
 
 use super::cpio::Archive;
 use crate::tool;
 
-/// Puts modules and their dependencies into an archive, with a `modules.dep` for modprobe.
+/// Puts modules and their dependencies into an archive, with a `modules.dep` for modprobe, and a `modules.alias` with the names by
+/// which the kernel asks for them (`tcp-ulp-tls`).
 ///
 /// # Errors
 ///
@@ -18,6 +24,7 @@ pub(crate) fn add<W: Write>(archive: &mut Archive<W>, release: &str, names: &[&s
     let base = Path::new("/usr/lib/modules").join(release);
     let index = Index::parse(&fs::read_to_string(base.join("modules.dep"))?);
     let mut dependencies = String::new();
+    let mut added = HashSet::new();
     for path in index.closure(names)? {
         let file = base.join(&path);
         let plain = path.trim_end_matches(".xz");
@@ -30,9 +37,21 @@ pub(crate) fn add<W: Write>(archive: &mut Archive<W>, release: &str, names: &[&s
         let needs = index.needs[&path]
             .iter()
             .map(|need| need.trim_end_matches(".xz"));
+        added.insert(name(plain));
         dependencies += &format!("{plain}: {}\n", needs.collect::<Vec<_>>().join(" "));
     }
     archive.file(base.join("modules.dep"), 0o644, dependencies.as_bytes())?;
+    let aliases = fs::read_to_string(base.join("modules.alias"))?;
+    let aliases: String = aliases
+        .lines()
+        .filter(|line| {
+            line.split(' ')
+                .nth(2)
+                .is_some_and(|name| added.contains(name))
+        })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    archive.file(base.join("modules.alias"), 0o644, aliases.as_bytes())?;
     Ok(())
 }
 
