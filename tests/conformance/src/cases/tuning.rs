@@ -100,18 +100,18 @@ cases! {
     /// Somebody reads before the time is over: the stream goes on.
     user_timeout_not_reached: |left| {
         left.see("set", call::set(left.fd, TCP, libc::TCP_USER_TIMEOUT, 60_000u32));
-        let size = 4 << 20;
-        for _ in 0..3 {
+        let size = 1 << 20;
+        for _ in 0..2 {
             call::send_all(left.fd, &call::pattern(0, size));
             left.meet();
         }
         left.recv(10, 0);
     }, |right| {
-        for _ in 0..3 {
+        for _ in 0..2 {
             (0..5).for_each(|_| right.pause());
-            let mut bytes = vec![0; 4 << 20];
+            let mut bytes = vec![0; 1 << 20];
             call::receive_all(right.fd, &mut bytes);
-            right.see("right", bytes == call::pattern(0, 4 << 20));
+            right.see("right", bytes == call::pattern(0, 1 << 20));
             right.meet();
         }
         right.send(b"thanks", 0);
