@@ -10,7 +10,6 @@ use crate::channel::Channel;
 use crate::link::Link;
 use crate::stream::AdoptedStream;
 use crate::switch;
-use kernel::prelude::*;
 use kernel::sync::Arc;
 use kernel::time::{
     Instant,

@@ -17,7 +17,6 @@ use crate::stream::{
     Reader,
     Stream, //
 };
-use kernel::prelude::*;
 use kernel::sync::atomic::{
     Acquire,
     Full, //
