@@ -19,7 +19,11 @@ use crate::{
         Table, //
     },
     roster::Roster,
-    survey::Survey, //
+    survey::Survey,
+    timeline::{
+        Step,
+        Timeline, //
+    },
 };
 use core::mem;
 use kernel::{
@@ -97,9 +101,10 @@ impl Discovery {
     pub(crate) fn start(
         peers: Arc<Peers>,
         counters: Arc<Counters>,
+        timeline: Arc<Timeline>,
         listener: Arc<dyn Listener>,
     ) -> Result<Self> {
-        let reconciler = Reconciler::new(peers, counters, listener);
+        let reconciler = Reconciler::new(peers, counters, timeline, listener);
         let reconciler = Arc::pin_init(reconciler, GFP_KERNEL)?;
         let task = new_task!(Queue::Unbound, reconciler, "xenvmc_reconciler")?;
         let trigger = Arc::new(Trigger { task: task.clone() }, GFP_KERNEL)?;
@@ -194,6 +199,7 @@ impl Changed for Trigger {
 struct Reconciler {
     peers: Arc<Peers>,
     counters: Arc<Counters>,
+    timeline: Arc<Timeline>,
     listener: Arc<dyn Listener>,
     /// Whether something changed in xenstore, and not our addresses alone. Set /before/ a run is
     /// asked for, so that the run sees it.
@@ -217,11 +223,13 @@ impl Reconciler {
     fn new(
         peers: Arc<Peers>,
         counters: Arc<Counters>,
+        timeline: Arc<Timeline>,
         listener: Arc<dyn Listener>,
     ) -> impl PinInit<Self> {
         pin_init!(Self {
             peers,
             counters,
+            timeline,
             listener,
             is_store_due: Atomic::new(false),
             is_new: Atomic::new(false),
@@ -253,6 +261,7 @@ impl Reconciler {
             state.own = Some(own);
         }
         state.announcer.update(&self.counters)?;
+        self.timeline.note(Step::Announced);
         match Survey::take(own)? {
             // Its change will ask for another run.
             Survey::Changing => Ok(()),
@@ -263,6 +272,7 @@ impl Reconciler {
                 Ok(())
             }
             Survey::Said(said) => {
+                self.timeline.note(Step::Backend);
                 if state.backend.replace(said.backend) != Some(said.backend) {
                     pr_info!("the backend is there\n");
                 }

@@ -10,6 +10,7 @@ use crate::frontend::Frontend;
 use crate::notices;
 use crate::peer::Peer;
 use crate::region::PeerRegion;
+use crate::timeline::Step;
 use crate::wires::Wires;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -69,6 +70,7 @@ fn make_offer(frontend: &Arc<Frontend>, peer: &Arc<Peer>) -> Result {
     channel.set_wires(Some(wires));
     *peer.channel.lock() = Some(channel.clone());
     let written = announce::write_offer(peer.domid(), &offer);
+    frontend.timeline().note(Step::Offer);
     if written.is_err() || peer.is_gone() {
         // Nobody will answer, and nobody else will end it.
         end(&channel);
@@ -110,6 +112,7 @@ fn take_answer(peer: &Arc<Peer>, answer: &Offer) -> Result {
 /// The other guest has made an offer; answers it.
 fn answer(frontend: &Arc<Frontend>, peer: &Arc<Peer>, offer: &Offer) -> Result {
     let port = offer.port.ok_or(EINVAL)?;
+    frontend.timeline().note(Step::Offer);
     if let Some(old) = peer.channel() {
         let same = old
             .theirs()
@@ -161,6 +164,7 @@ fn open(channel: &Arc<Channel>) {
     drop(control);
     channel.kick();
     channel.notify();
+    channel.frontend().timeline().note(Step::Channel);
     pr_info!("domain {}: channel open\n", channel.peer().domid());
 }
 
@@ -187,6 +191,7 @@ impl Listener for Follower {
     }
 
     fn peer_changed(&self, peer: &Arc<Peer>) {
+        self.frontend.timeline().note(Step::Peer);
         pr_debug!("domain {}: announced\n", peer.domid());
         adoption::adopt_existing(&self.frontend, peer);
         if let Some(channel) = peer.channel() {

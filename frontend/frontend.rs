@@ -9,6 +9,7 @@ use crate::peer::Peer;
 use crate::peers::Peers;
 use crate::settings::Settings;
 use crate::stream::Stream;
+use crate::timeline::Timeline;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
     Atomic,
@@ -36,6 +37,7 @@ use xenvmc_xen::DomId;
 pub(crate) struct Frontend {
     settings: Arc<Settings>,
     counters: Arc<Counters>,
+    timeline: Arc<Timeline>,
     peers: Arc<Peers>,
     registry: Arc<Registry<Stream>>,
     grants: Arc<Grants>,
@@ -60,6 +62,7 @@ impl Frontend {
     pub(crate) fn new(
         settings: &Arc<Settings>,
         counters: &Arc<Counters>,
+        timeline: &Arc<Timeline>,
         peers: &Arc<Peers>,
     ) -> Result<Arc<Self>> {
         let graves = Arc::pin_init(
@@ -71,10 +74,12 @@ impl Frontend {
         let undertaker = new_task!(Queue::Unbound, graves.clone(), "xenvmc_undertaker")?;
         let (registry, grants, own) = (Registry::new()?, Grants::new()?, domain::own()?);
         let (settings, counters, peers) = (settings.clone(), counters.clone(), peers.clone());
+        let timeline = timeline.clone();
         let frontend = Arc::pin_init(
             pin_init!(Self {
                 settings,
                 counters,
+                timeline,
                 peers,
                 registry,
                 grants,
@@ -106,6 +111,12 @@ impl Frontend {
     #[inline]
     pub(crate) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// When what was reached.
+    #[inline]
+    pub(crate) fn timeline(&self) -> &Timeline {
+        &self.timeline
     }
 
     /// The guests that we know.

@@ -19,6 +19,7 @@ use crate::stream::{
     Phase,
     StreamExt, //
 };
+use crate::timeline::Step;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use xenvmc_core::connection::{
@@ -137,6 +138,7 @@ pub(crate) fn ask(
         return Err(reason);
     }
     channel.frontend().counters().requests_sent.inc();
+    channel.frontend().timeline().note(Step::Asked);
     Ok(())
 }
 
@@ -157,6 +159,7 @@ pub(crate) fn handle(
             slot,
         } => {
             channel.frontend().counters().requests_received.inc();
+            channel.frontend().timeline().note(Step::Asked);
             if let Err(reason) = handle_open(channel, id, tuple.reversed(), isn, slot) {
                 channel.frontend().counters().decline(reason);
                 let refusal = Message::Refuse {

@@ -14,6 +14,7 @@ use crate::stream::{
     Phase,
     Stream, //
 };
+use crate::timeline::Step;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
     Acquire,
@@ -102,6 +103,7 @@ fn tell(stream: &AdoptedStream, guard: &mut Guard<'_, Stream>) {
     if let Some(link) = &guard.state().link {
         link.set_receive_flags(wire::RX_READY);
         stream.readiness.store(TOLD, Release);
+        stream.frontend().timeline().note(Step::Ready);
     }
 }
 

@@ -9,6 +9,8 @@
 //! - `counters`: a line for each counter, `<name> <number>`.
 //! - `declines`: a line for each reason for plain TCP, `<code> <name> <times here> <times peers
 //!   gave it>`.
+//! - `timeline`: a line for each step that was reached since the start or the last suspend, `<name>
+//!   <milliseconds after that>`.
 //! - `enabled`: 1 or 0; can be written. Whether connections are accelerated that are not yet.
 //! - `spin_us`: a number from 0 to 1000; can be written. The longest busy-wait in microseconds.
 //!
@@ -17,7 +19,8 @@
 use crate::{
     counters::Counters,
     peers::Peers,
-    settings::Settings, //
+    settings::Settings,
+    timeline::Timeline, //
 };
 use core::fmt;
 use kernel::{
@@ -45,6 +48,7 @@ pub(crate) struct Report {
     _peers: Pin<KBox<File<Arc<Peers>>>>,
     _connections: Pin<KBox<File<Arc<dyn Connections>>>>,
     _counters: [Pin<KBox<File<Arc<Counters>>>>; 2],
+    _timeline: Pin<KBox<File<Arc<Timeline>>>>,
     _settings: [Pin<KBox<File<Arc<Settings>>>>; 2],
     _dir: Dir,
 }
@@ -58,6 +62,7 @@ impl Report {
     pub(crate) fn new(
         settings: &Arc<Settings>,
         counters: &Arc<Counters>,
+        timeline: &Arc<Timeline>,
         peers: &Arc<Peers>,
         connections: Arc<dyn Connections>,
     ) -> Result<Self> {
@@ -71,6 +76,9 @@ impl Report {
         });
         let declines = dir.read_callback_file(c"declines", counters.clone(), &|counters, f| {
             counters.write_declines(f)
+        });
+        let timeline = dir.read_callback_file(c"timeline", timeline.clone(), &|timeline, f| {
+            write!(f, "{}", **timeline)
         });
         let enabled = dir.read_write_callback_file(
             c"enabled",
@@ -91,6 +99,7 @@ impl Report {
                 KBox::pin_init(numbers, GFP_KERNEL)?,
                 KBox::pin_init(declines, GFP_KERNEL)?,
             ],
+            _timeline: KBox::pin_init(timeline, GFP_KERNEL)?,
             _settings: [
                 KBox::pin_init(enabled, GFP_KERNEL)?,
                 KBox::pin_init(spin_us, GFP_KERNEL)?,

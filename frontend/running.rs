@@ -19,6 +19,7 @@ use crate::settings::{
     Settings, //
 };
 use crate::suspension::Suspension;
+use crate::timeline::Timeline;
 use core::fmt;
 use kernel::prelude::*;
 use kernel::sync::atomic::Relaxed;
@@ -64,8 +65,9 @@ impl Running {
         net::learn_callbacks()?;
         let settings = Arc::new(Settings::new(raw)?, GFP_KERNEL)?;
         let counters = Arc::new(Counters::new(), GFP_KERNEL)?;
+        let timeline = Arc::pin_init(Timeline::new(), GFP_KERNEL)?;
         let peers = Arc::pin_init(Peers::new(), GFP_KERNEL)?;
-        let frontend = Frontend::new(&settings, &counters, &peers)?;
+        let frontend = Frontend::new(&settings, &counters, &timeline, &peers)?;
         // From here on dropping it undoes what was done.
         let mut running = Self {
             frontend,
@@ -77,9 +79,15 @@ impl Running {
         };
         let follower = Follower::new(&running.frontend)?;
         let list = Arc::new(List(running.frontend.clone()), GFP_KERNEL)?;
-        running.report = Some(Report::new(&running.settings, &counters, &peers, list)?);
+        running.report = Some(Report::new(
+            &running.settings,
+            &counters,
+            &timeline,
+            &peers,
+            list,
+        )?);
         running.probe = Some(StateProbe::register(Adopter::new(&running.frontend)?)?);
-        let discovery = Discovery::start(peers, counters, follower)?;
+        let discovery = Discovery::start(peers, counters, timeline, follower)?;
         let suspension = Suspension::new(&running.frontend, discovery.pacer());
         running.discovery = Some(discovery);
         running.suspend = Some(Suspend::new(suspension?)?);

@@ -20,6 +20,7 @@ use crate::peer::Peer;
 use crate::policy::Traffic;
 use crate::ready;
 use crate::spin::Experience;
+use crate::timeline::Step;
 use crate::unread;
 use core::fmt;
 use kernel::prelude::*;
@@ -403,6 +404,7 @@ impl StreamExt for AdoptedStream {
             link.channel().note_tending();
         }
         self.frontend().counters().upgrades.inc();
+        self.frontend().timeline().note(Step::Agreed);
         self.wake_to_look();
     }
 

@@ -83,6 +83,7 @@ impl Suspension {
             return;
         }
         self.frontend.counters().resumes.inc();
+        self.frontend.timeline().restart();
         // It finds no peers before discovery has found them.
         self.frontend.go_on_connecting();
         self.discovery.go_on();

@@ -11,6 +11,7 @@ use crate::stream::{
     Sender,
     Stream, //
 };
+use crate::timeline::Step;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
     Relaxed,
@@ -182,6 +183,7 @@ fn enter(
     stream.extent_bytes.store(extent.bytes(), Release);
     stream.sends_to_ring.store(true, Release);
     stream.frontend().counters().ring_entered.inc();
+    stream.frontend().timeline().note(Step::Ring);
     if extent.order() > stream.frontend().settings().initial_order {
         link.channel().note_large();
     }

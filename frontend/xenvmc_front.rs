@@ -48,6 +48,7 @@ mod survey;
 mod suspension;
 mod switch;
 mod tending;
+mod timeline;
 mod transmit;
 mod unread;
 mod wires;
