@@ -15,17 +15,21 @@ use crate::closing::{
 use crate::discovery::Pacer;
 use crate::frontend::Frontend;
 use kernel::prelude::*;
-use kernel::sync::atomic::{
-    Atomic,
-    Full,
-    Relaxed, //
+use kernel::sync::atomic::Relaxed;
+use kernel::sync::{
+    new_mutex,
+    Arc,
+    Mutex, //
 };
-use kernel::sync::Arc;
 use kernel::time::delay::fsleep;
 use kernel::time::{
     Delta,
     Instant,
     Monotonic, //
+};
+use xenvmc_core::guest::{
+    Event,
+    State, //
 };
 use xenvmc_xen::suspend::Handler;
 
@@ -34,11 +38,13 @@ use xenvmc_xen::suspend::Handler;
 const LIMIT_MS: i64 = 2 * CLOSE_MS;
 
 /// Follows the suspends of the guest.
+#[pin_data]
 pub(crate) struct Suspension {
     frontend: Arc<Frontend>,
     discovery: Pacer,
-    /// Everything is closed, and nothing may begin.
-    is_frozen: Atomic<bool>,
+    /// Taken by one thread only, that of the suspends.
+    #[pin]
+    state: Mutex<State>,
 }
 
 impl Suspension {
@@ -48,12 +54,15 @@ impl Suspension {
     ///
     /// `ENOMEM`.
     pub(crate) fn new(frontend: &Arc<Frontend>, discovery: Pacer) -> Result<Arc<Self>> {
-        let suspension = Self {
-            frontend: frontend.clone(),
-            discovery,
-            is_frozen: Atomic::new(false),
-        };
-        Ok(Arc::new(suspension, GFP_KERNEL)?)
+        let frontend = frontend.clone();
+        Arc::pin_init(
+            pin_init!(Self {
+                frontend,
+                discovery,
+                state <- new_mutex!(State::Running, "xenvmc_suspension"),
+            }),
+            GFP_KERNEL,
+        )
     }
 
     /// Closes all channels and waits until they are gone, and nobody makes any; false if one is still there when the time is over.
@@ -77,11 +86,8 @@ impl Suspension {
         }
     }
 
-    /// Begins anew, once after each [`Self::freeze`].
+    /// Begins anew.
     fn go_on(&self) {
-        if !self.is_frozen.xchg(false, Full) {
-            return;
-        }
         self.frontend.counters().resumes.inc();
         self.frontend.timeline().restart();
         // It finds no peers before discovery has found them.
@@ -93,7 +99,8 @@ impl Suspension {
 
 impl Handler for Suspension {
     fn freeze(&self) -> Result {
-        if self.is_frozen.xchg(true, Full) {
+        let mut state = self.state.lock();
+        if !advance(&mut state, Event::Freeze) {
             return Ok(());
         }
         let start = Instant::<Monotonic>::now();
@@ -107,6 +114,7 @@ impl Handler for Suspension {
                 "{} channels do not end: the guest is not suspended\n",
                 self.frontend.channels().load(Relaxed)
             );
+            advance(&mut state, Event::TimeUp);
             self.go_on();
             return Err(EBUSY);
         }
@@ -114,6 +122,7 @@ impl Handler for Suspension {
         if let Err(error) = self.discovery.forget() {
             pr_warn!("the announcement could not be withdrawn: {error:?}\n");
         }
+        advance(&mut state, Event::Closed);
         pr_info!(
             "ready to be suspended after {} ms\n",
             start.elapsed().as_millis()
@@ -122,6 +131,15 @@ impl Handler for Suspension {
     }
 
     fn resume(&self) {
-        self.go_on();
+        if advance(&mut self.state.lock(), Event::Resume) {
+            self.go_on();
+        }
     }
+}
+
+/// Moves the state machine; false = the event makes no sense now.
+fn advance(state: &mut State, event: Event) -> bool {
+    let next = state.next(event);
+    *state = next.unwrap_or(*state);
+    next.is_some()
 }

@@ -17,7 +17,7 @@
 //! - [`segment`]: where a direction changes between TCP and the ring
 //! - [`stream`]: ring and segments of one direction, over the words of its slot
 //! - [`message`], [`root`], [`announce`]: what is said, and where
-//! - [`channel`], [`connection`]: states
+//! - [`channel`], [`connection`], [`guest`]: states
 //! - [`policy`]: when to ask, how long to spin
 
 #![cfg_attr(not(CONFIG_RUST), no_std)]
@@ -38,6 +38,7 @@ pub mod connection;
 pub mod decline;
 pub mod error;
 pub mod extent;
+pub mod guest;
 pub mod message;
 pub mod policy;
 pub mod queue;

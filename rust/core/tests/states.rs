@@ -2,12 +2,14 @@
 
 //! Every state with every event: what the tables say is written down here once more.
 
+use std::fmt::Debug;
 use xenvmc_core::{
     channel,
     connection::{
         self,
         Action, //
     },
+    guest,
     policy::{
         Spin,
         Threshold, //
@@ -196,6 +198,90 @@ fn events_of_the_peer() {
     for event in E::ALL {
         let ours = matches!(event, E::Ask | E::Ended | E::ChannelOver);
         assert_eq!(event.is_peers(), !ours);
+    }
+}
+
+/// Documentation/lifecycle §5.1.
+#[test]
+fn guest_table() {
+    use guest::State::{
+        Closing,
+        Running,
+        Suspended, //
+    };
+    // Freeze Closed TimeUp Resume
+    let table = [
+        (Running, "C . . ."),
+        (Closing, ". S R ."),
+        (Suspended, ". . . R"),
+    ];
+    assert_eq!(table.map(|(state, _)| state), guest::State::ALL);
+    for (state, row) in table {
+        let cells: Vec<_> = row.split(' ').collect();
+        assert_eq!(cells.len(), guest::Event::ALL.len());
+        for (event, cell) in guest::Event::ALL.into_iter().zip(cells) {
+            let expected = match cell {
+                "." => None,
+                "R" => Some(Running),
+                "C" => Some(Closing),
+                "S" => Some(Suspended),
+                other => panic!("{other}"),
+            };
+            assert_eq!(state.next(event), expected, "{state:?}, {event:?}");
+        }
+    }
+}
+
+/// What Documentation/lifecycle shows of a machine: a row for each state, a column for each event.
+fn markdown<S: Copy + Debug, E: Copy + Debug>(
+    states: &[S],
+    events: &[E],
+    cell: impl Fn(S, E) -> Option<String>,
+) -> String {
+    let mut table = String::from("| |");
+    for event in events {
+        table += &format!(" {event:?} |");
+    }
+    table += &format!("\n|---|{}\n", "---|".repeat(events.len()));
+    for &state in states {
+        table += &format!("| *{state:?}* |");
+        for &event in events {
+            let cell = cell(state, event).unwrap_or_default();
+            table += &format!(" {cell} |").replace("  |", " |");
+        }
+        table.push('\n');
+    }
+    table
+}
+
+/// Documentation/lifecycle §5: the tables there are those of the code.
+#[test]
+fn the_documented_tables() {
+    let documented = include_str!("../../../Documentation/lifecycle.md");
+    let guest = markdown(&guest::State::ALL, &guest::Event::ALL, |state, event| {
+        Some(format!("{:?}", state.next(event)?))
+    });
+    let channel = markdown(
+        &channel::State::ALL,
+        &channel::Event::ALL,
+        |state, event| Some(format!("{:?}", state.next(event)?)),
+    );
+    let connection = markdown(
+        &connection::State::ALL,
+        &connection::Event::ALL,
+        |state, event| {
+            let (next, action) = state.next(event)?;
+            let message = match action {
+                Action::None => "",
+                Action::SendOpen => ", OPEN",
+                Action::SendAccept => ", ACCEPT",
+                Action::SendRelease => ", RELEASE",
+            };
+            Some(format!("{next:?}{message}"))
+        },
+    );
+    for table in [guest, channel, connection] {
+        assert!(documented.contains(&table), "not there:\n{table}");
     }
 }
 
