@@ -96,8 +96,9 @@ pub(crate) fn adopt_existing(frontend: &Arc<Frontend>, peer: &Arc<Peer>) {
             // It led to what the guest was before its module was loaded again, or before one of us came back.
             if stream.is_free() && may_lead_to(frontend, peer, &stream) {
                 stream.set_peer(peer);
-                if !peer.has_channel() {
-                    frontend.want_channel(peer);
+                match peer.channel() {
+                    Some(channel) => channel.note_returning(),
+                    None => frontend.want_channel(peer),
                 }
                 return;
             }

@@ -76,6 +76,8 @@ pub(crate) struct Channel {
     broken: Atomic<bool>,
     /// Connections that have something to be done for them in process context.
     tending: Atomic<u32>,
+    /// Connections that had a ring before are to be asked for.
+    returning: Atomic<bool>,
     /// Some connection is [`Stream::is_unarmed`](crate::stream::Stream::is_unarmed).
     unarmed: Atomic<bool>,
     /// It is over, and no connection is on it any more.
@@ -133,6 +135,7 @@ impl Channel {
                 state: Atomic::new(0),
                 broken: Atomic::new(false),
                 tending: Atomic::new(0),
+                returning: Atomic::new(false),
                 unarmed: Atomic::new(false),
                 ended: Atomic::new(false),
                 control <- new_mutex!(Control::new(), "xenvmc_control"),
@@ -381,6 +384,23 @@ impl Channel {
     /// Whether [`Self::note_tending`] was called since this was asked last.
     pub(crate) fn take_tending(&self) -> bool {
         self.tending.xchg(0, Full) != 0
+    }
+
+    /// Lets connections be asked for that had a ring on an earlier channel. Any context but hard interrupts.
+    pub(crate) fn note_returning(&self) {
+        self.returning.store(true, Release);
+        self.kick();
+    }
+
+    /// The same in `delay_ms` milliseconds.
+    pub(crate) fn retry_returning(&self, delay_ms: u32) {
+        self.returning.store(true, Release);
+        self.kick_after(delay_ms);
+    }
+
+    /// Whether [`Self::note_returning`] was called since this was asked last.
+    pub(crate) fn take_returning(&self) -> bool {
+        self.returning.xchg(false, Full)
     }
 
     /// Notes that a reader has left without asking to hear of the next byte. Any context but hard interrupts.

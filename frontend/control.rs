@@ -5,6 +5,7 @@
 use crate::channel::Channel;
 use crate::closing;
 use crate::handshake;
+use crate::policy;
 use crate::tending;
 use crate::unread;
 use kernel::prelude::*;
@@ -111,6 +112,11 @@ pub(crate) fn run(channel: &Arc<Channel>) {
             control.advance(channel, Event::Violation);
         }
     }
+    if control.state.is_open() && has_room_for_slots(channel) && channel.take_returning() {
+        if !policy::ask_again(channel) {
+            channel.retry_returning(RETRY_MS);
+        }
+    }
     if channel.take_tending() && !tending::tend_all(channel) {
         channel.retry_tending(RETRY_MS);
     }
@@ -118,6 +124,11 @@ pub(crate) fn run(channel: &Arc<Channel>) {
         channel.note_unarmed();
     }
     closing::run(channel, &mut control);
+}
+
+/// Whether the peer has mapped any of our arena.
+fn has_room_for_slots(channel: &Channel) -> bool {
+    channel.slots().lock().arena().mapped() > 0
 }
 
 /// Asks to hear of the next byte of all connections whose readers have left without; false = no memory.

@@ -162,7 +162,7 @@ fn open(channel: &Arc<Channel>) {
     let mut control = channel.control.lock();
     control.advance(channel, Event::Established);
     drop(control);
-    channel.kick();
+    channel.note_returning();
     channel.notify();
     channel.frontend().timeline().note(Step::Channel);
     pr_info!("domain {}: channel open\n", channel.peer().domid());

@@ -5,6 +5,10 @@
 
 use crate::channel::Channel;
 use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
 use kernel::sync::Arc;
 use xenvmc_core::queue::Posted;
 use xenvmc_core::shared::{
@@ -36,6 +40,8 @@ pub(crate) struct Link {
     /// Serialises changes of our flags, which have several writers.
     #[pin]
     flags: BhSpinLock<()>,
+    /// The peer said that it is ready, and whoever waits for that was woken.
+    is_ready: Atomic<bool>,
 }
 
 /// Both slots as words.
@@ -75,6 +81,7 @@ impl Link {
                 peer,
                 posted <- new_bh_spinlock!(Posted::none(), "xenvmc_posted"),
                 flags <- new_bh_spinlock!((), "xenvmc_flags"),
+                is_ready: Atomic::new(false),
             }),
             GFP_KERNEL,
         )?;
@@ -105,6 +112,11 @@ impl Link {
             own: self.channel.own().slot(self.own)?,
             peer: self.channel.theirs()?.slot(self.peer)?,
         })
+    }
+
+    /// Notes that the peer has said that it is ready; true = for the first time.
+    pub(crate) fn note_ready(&self) -> bool {
+        !self.is_ready.load(Relaxed) && !self.is_ready.xchg(true, Relaxed)
     }
 
     /// Posts a notice: something of this connection has changed on our side. Softirq or process context.

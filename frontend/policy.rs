@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which connections are asked for: those that have moved enough over TCP to be worth a ring.
+//! Which connections are asked for: those that have moved enough over TCP to be worth a ring, and those that had one before their
+//! channel was over.
 
+use crate::channel::Channel;
 use crate::handshake;
 use crate::stream::{
     AdoptedStream,
@@ -14,12 +16,15 @@ use kernel::sync::atomic::{
 use kernel::sync::Arc;
 use xenvmc_core::connection::State;
 use xenvmc_core::policy::Threshold;
+use xenvmc_core::Decline;
 
 /// What a connection has moved over TCP since it began, since it was refused, or since its last channel was over.
 pub(crate) struct Traffic {
     calls: Atomic<u32>,
     bytes: Atomic<u64>,
     refusals: Atomic<u32>,
+    /// It was worth a ring before.
+    is_worth: Atomic<bool>,
 }
 
 impl Traffic {
@@ -29,14 +34,20 @@ impl Traffic {
             calls: Atomic::new(0),
             bytes: Atomic::new(0),
             refusals: Atomic::new(0),
+            is_worth: Atomic::new(false),
         }
     }
 
-    /// Begins anew.
+    /// Begins anew, on another channel.
     pub(crate) fn reset(&self) {
         self.calls.store(0, Relaxed);
         self.bytes.store(0, Relaxed);
         self.refusals.store(0, Relaxed);
+    }
+
+    /// Both ends have agreed: next time, nothing has to be moved first.
+    pub(crate) fn agreed(&self) {
+        self.is_worth.store(true, Relaxed);
     }
 
     /// The peer has refused: much more is needed before it is asked again.
@@ -44,6 +55,7 @@ impl Traffic {
         self.calls.store(0, Relaxed);
         self.bytes.store(0, Relaxed);
         self.refusals.fetch_add(1, Relaxed);
+        self.is_worth.store(false, Relaxed);
     }
 
     /// Counts a call that moved `bytes` bytes, and returns whether they all together reach `threshold`.
@@ -52,7 +64,7 @@ impl Traffic {
         let bytes = bytes as u64;
         let moved = self.bytes.fetch_add(bytes, Relaxed).wrapping_add(bytes);
         let threshold = threshold.after(self.refusals.load(Relaxed));
-        threshold.is_reached(calls, moved)
+        self.is_worth.load(Relaxed) || threshold.is_reached(calls, moved)
     }
 }
 
@@ -86,4 +98,38 @@ fn ask(stream: &Arc<AdoptedStream>) {
     if let Err(reason) = handshake::ask(stream, &channel) {
         frontend.counters().decline(reason);
     }
+}
+
+/// Asks the peer of a channel for all connections that had a ring on an earlier one; false = some are left for want of memory or of
+/// room in the queue. The upkeep.
+///
+/// They need no call of the application's for that, which may be waiting for TCP, whose timer has backed off meanwhile.
+pub(crate) fn ask_again(channel: &Arc<Channel>) -> bool {
+    let frontend = channel.frontend();
+    if !frontend.settings().is_enabled() {
+        return true;
+    }
+    let returning = frontend.registry().choose(|stream| {
+        stream.traffic.is_worth.load(Relaxed)
+            && stream.phase() == Phase::Plain
+            && stream.leads_to(channel.peer())
+    });
+    let Ok(returning) = returning else {
+        return false;
+    };
+    for stream in returning {
+        if stream.agreement().lock().state() != State::Plain {
+            continue;
+        }
+        match handshake::ask(&stream, channel) {
+            Ok(()) => {}
+            Err(Decline::QueueFull) => return false,
+            Err(reason) => {
+                frontend.counters().decline(reason);
+                // As any other, from now on.
+                stream.traffic.is_worth.store(false, Relaxed);
+            }
+        }
+    }
+    true
 }

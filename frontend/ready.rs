@@ -51,9 +51,14 @@ pub(crate) fn attempt(stream: &Arc<AdoptedStream>) {
 
 /// Tells the peer that it may begin, if a grace period was all that was missing. Process context, no lock held.
 pub(crate) fn attempt_after_grace(stream: &Arc<AdoptedStream>) {
-    if stream.readiness.load(Acquire) == PASSED {
+    if is_due(stream) {
         try_now(stream, false);
     }
+}
+
+/// Whether the peer can be told without a call on the socket: what was found out on an earlier channel.
+pub(crate) fn is_due(stream: &AdoptedStream) -> bool {
+    stream.readiness.load(Acquire) == PASSED
 }
 
 /// Whether the peer was told, and may have sent into its ring.
@@ -102,6 +107,7 @@ fn try_now(stream: &Arc<AdoptedStream>, in_call: bool) {
 fn tell(stream: &AdoptedStream, guard: &mut Guard<'_, Stream>) {
     if let Some(link) = &guard.state().link {
         link.set_receive_flags(wire::RX_READY);
+        link.post();
         stream.readiness.store(TOLD, Release);
         stream.frontend().timeline().note(Step::Ready);
     }

@@ -247,6 +247,11 @@ impl Stream {
         self.peer.lock().clone()
     }
 
+    /// Whether the guest at the other end is this one. Any context but hard interrupts.
+    pub(crate) fn leads_to(&self, peer: &Arc<Peer>) -> bool {
+        Arc::ptr_eq(&self.peer.lock(), peer)
+    }
+
     /// The guest at the other end has become `peer`. No channel knows of the connection. Process context.
     pub(crate) fn set_peer(&self, peer: &Arc<Peer>) {
         let old = core::mem::replace(&mut *self.peer.lock(), peer.clone());
@@ -353,12 +358,20 @@ pub(crate) fn noticed(stream: &Arc<AdoptedStream>) {
     }
     // The link is not cloned: in a softirq nobody may let go of the last reference to a channel.
     let watch = stream.watch.lock();
+    let mut is_ready = false;
     if let Some(link) = &watch.link {
-        let is_asked = link.peer_flags() & wire::RX_RETURN != 0;
+        let flags = link.peer_flags();
+        is_ready = flags & wire::RX_READY != 0 && link.note_ready();
+        let is_asked = flags & wire::RX_RETURN != 0;
         if (is_asked && !stream.has_left.load(Acquire)) || stream.has_pending_records.load(Acquire)
         {
             link.channel().note_tending();
         }
+    }
+    drop(watch);
+    if is_ready {
+        // A sender that waits for room in TCP may go on in the ring.
+        stream.wake_to_look();
     }
 }
 
@@ -398,8 +411,9 @@ impl StreamExt for AdoptedStream {
             return;
         }
         self.set_phase(Phase::Active);
+        self.traffic.agreed();
         drop(guard);
-        if !link.channel().peer().has_address(self.tuple().dst) {
+        if ready::is_due(self) || !link.channel().peer().has_address(self.tuple().dst) {
             // The address went while this was agreed.
             link.channel().note_tending();
         }

@@ -4,6 +4,7 @@
 //! the module.
 
 use core::fmt;
+use kernel::prelude::*;
 use kernel::sync::atomic::{
     Atomic,
     Relaxed, //
@@ -14,7 +15,6 @@ use kernel::time::{
 };
 use xenvmc_net::lock::BhSpinLock;
 use xenvmc_net::new_bh_spinlock;
-use kernel::prelude::*;
 
 /// A step that is not reached yet.
 const NEVER: i64 = -1;

@@ -144,6 +144,32 @@ impl<C: Connection> Registry<C> {
         Some(unsafe { ArcBorrow::from_raw(inner.first) }.into())
     }
 
+    /// Returns the listed sockets that `is_wanted` chooses, under the registry's lock as for [`Self::for_each`]. Process context.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn choose(
+        &self,
+        mut is_wanted: impl FnMut(&Adopted<C>) -> bool,
+    ) -> Result<KVec<Arc<Adopted<C>>>> {
+        let mut chosen = KVec::new();
+        let mut count = 0;
+        self.for_each(|adopted| count += usize::from(is_wanted(adopted)));
+        // Room outside of the lock; what comes meanwhile is little.
+        chosen.reserve(count, GFP_KERNEL)?;
+        let mut result = Ok(());
+        self.for_each(|adopted| {
+            if result.is_ok() && is_wanted(adopted) {
+                // SAFETY: listed, so by the invariant an `Arc` that the socket keeps alive while we hold the lock.
+                let adopted: Arc<_> = unsafe { ArcBorrow::from_raw(adopted) }.into();
+                result = chosen.push(adopted, GFP_ATOMIC);
+            }
+        });
+        result?;
+        Ok(chosen)
+    }
+
     /// Calls `visit` for each listed socket, under the registry's lock: it must be short and take no lock under which a
     /// socket is listed.
     pub fn for_each(&self, mut visit: impl FnMut(&Adopted<C>)) {

@@ -2,6 +2,8 @@
 
 //! A connection between the two guests, both ends of which a test has in its hands.
 
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
 
 use crate::peer::{Pending, Socket};
@@ -14,6 +16,10 @@ const EXCHANGES: u32 = 400;
 
 /// Bytes at most that are left unread in a ring.
 const UNREAD: u64 = 12_000;
+
+/// How many times as long as an order may take a transfer may stand still: after an outage TCP looks again in intervals that
+/// have doubled all the time.
+const PATIENCE: u32 = 3;
 
 /// A connection.
 pub(crate) struct Pair {
@@ -197,8 +203,20 @@ impl<'a> Load<'a> {
     pub(crate) fn wait_for(&self, bytes: u64) -> Result<()> {
         let ends = [&self.pair.a, &self.pair.b];
         for end in ends {
-            let start = end.call("progress")?.number("received");
-            while end.call("progress")?.number("received") < start + bytes {
+            let received = || Ok::<_, anyhow::Error>(end.call("progress")?.number("received"));
+            let start = received()?;
+            let (mut last, mut since) = (start, Instant::now());
+            while last < start + bytes {
+                let now = received()?;
+                if now != last {
+                    (last, since) = (now, Instant::now());
+                }
+                ensure!(
+                    since.elapsed() < PATIENCE * end.peer().timeout(),
+                    "a transfer stands still after {} of {bytes} bytes: {}",
+                    last - start,
+                    self.result()
+                );
                 let running = self
                     .senders
                     .iter()

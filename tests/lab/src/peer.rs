@@ -246,6 +246,11 @@ impl Peer {
         Ok(answer)
     }
 
+    /// Time after which an order counts as hanging.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     fn socket(self: &Arc<Self>, answer: &Answer) -> Socket {
         let handle = answer.number("socket");
         Socket {

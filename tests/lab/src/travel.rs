@@ -22,44 +22,68 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 /// Time that one attempt to reach it may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Waits until the guest has gone on more often than before, and then until so many of its connections send and receive through the
-/// ring; prints the seconds that this took. Runs in the guest.
+/// Waits until a counter of the guest's module is larger than before, and then until its network device is connected, and so many
+/// of its connections send and receive through the ring; prints when each of the three was. Runs in the guest.
 const STOPWATCH: &str = "cd /sys/kernel/debug/xenvmc
-resumes() { sed -n 's/^resumes //p' counters; }
-while [ $(resumes) -le BEFORE ]; do usleep 20000; done
+count() { sed -n 's/^COUNTER //p' counters; }
+while [ $(count) -le BEFORE ]; do usleep 20000; done
 read start rest </proc/uptime
-until [ $(grep -c ' sends_to=ring receives_ready=1 ' connections) -ge COUNT ]; do usleep 5000; done
-read end rest </proc/uptime
-echo $start $end";
+network= ring=
+until [ \"$network\" ] && [ \"$ring\" ]; do
+	read now rest </proc/uptime
+	read carrier </sys/class/net/eth0/carrier
+	[ \"$network\" ] || [ \"$carrier\" != 1 ] || network=$now
+	[ \"$ring\" ] || [ $(grep -c ' sends_to=ring receives_ready=1 ' connections) -lt CONNECTIONS ] || ring=$now
+	usleep 5000
+done
+echo $start $network $ring";
 
-/// Measures how long it takes a guest that was suspended to be on the ring again.
+/// Measures how long it takes a guest to be on the ring again after something that one of the two has gone through.
 pub(crate) struct Stopwatch(JoinHandle<Result<String>>);
 
+/// What a [`Stopwatch`] found, in seconds.
+pub(crate) struct Times {
+    /// Until the network device was connected.
+    pub(crate) network: f64,
+    /// Until all connections sent and received through the ring.
+    pub(crate) ring: f64,
+}
+
 impl Stopwatch {
-    /// Starts to measure, from when the guest goes on after its next suspend, until so many of its connections are on the ring;
-    /// `resumes` is how often it has gone on before.
-    pub(crate) fn start(lab: &Arc<Lab>, guest: Machine, resumes: u64, connections: usize) -> Self {
+    /// Starts to measure, from when a counter of the guest's module is larger than `before`, until so many of its connections are on
+    /// the ring.
+    pub(crate) fn start(
+        lab: &Arc<Lab>,
+        guest: Machine,
+        counter: &str,
+        before: u64,
+        connections: usize,
+    ) -> Self {
         let lab = lab.clone();
         let line = STOPWATCH
-            .replace("BEFORE", &resumes.to_string())
-            .replace("COUNT", &connections.to_string());
+            .replace("COUNTER", counter)
+            .replace("BEFORE", &before.to_string())
+            .replace("CONNECTIONS", &connections.to_string());
         Self(thread::spawn(move || {
             let output = lab.command(guest, &["/bin/sh", "-c", &line]).run()?;
             Ok(output.success()?.text())
         }))
     }
 
-    /// The time that it took, in seconds.
-    pub(crate) fn stop(self) -> Result<f64> {
+    /// What it found.
+    pub(crate) fn stop(self) -> Result<Times> {
         let said = self.0.join().expect("the stopwatch panicked")?;
         let times: Vec<f64> = said
             .split_whitespace()
             .filter_map(|word| word.parse().ok())
             .collect();
-        let [start, end] = times[..] else {
+        let [start, network, ring] = times[..] else {
             bail!("the stopwatch says {said:?}");
         };
-        Ok(end - start)
+        Ok(Times {
+            network: network - start,
+            ring: ring - start,
+        })
     }
 }
 

@@ -32,11 +32,17 @@ fn under_load(bench: &Bench, guests: &[Machine], suspend: impl Fn() -> Result<()
     }
     let suspends = count(bench, guests, "suspends")?;
     let resets = count(bench, &GUESTS, "connections_reset")?;
-    let watches: Vec<_> = guests
-        .iter()
-        .zip(count(bench, guests, "resumes")?)
-        .map(|(guest, resumes)| Stopwatch::start(bench.lab(), *guest, resumes, pairs.len()))
-        .collect();
+    let watches = GUESTS.map(|guest| {
+        // A guest that stays sees another instance of the other one.
+        let counter = if guests.contains(&guest) {
+            "resumes"
+        } else {
+            "peers_seen"
+        };
+        let before = bench.counter(guest, counter)?;
+        let watch = Stopwatch::start(bench.lab(), guest, counter, before, pairs.len());
+        Ok::<_, anyhow::Error>((guest, counter, watch))
+    });
 
     suspend()?;
 
@@ -54,9 +60,15 @@ fn under_load(bench: &Bench, guests: &[Machine], suspend: impl Fn() -> Result<()
         }
         Ok(true)
     })?;
-    for (guest, watch) in guests.iter().zip(watches) {
-        let seconds = watch.stop()?;
-        println!("    {guest}: on the ring again {seconds:.2} s after it went on");
+    for watch in watches {
+        let (guest, counter, watch) = watch?;
+        let times = watch.stop()?;
+        println!(
+            "    {guest}: on the ring {:.2} s, on the network {:.2} s after {counter}; ms: {}",
+            times.ring,
+            times.network,
+            bench.report(guest, "timeline")?.replace('\n', ", ")
+        );
     }
     loads.iter().try_for_each(|load| load.wait_for(BYTES))?;
     loads.into_iter().try_for_each(Load::stop)?;
