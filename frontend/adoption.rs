@@ -81,9 +81,13 @@ fn may_lead_to(frontend: &Frontend, peer: &Arc<Peer>, stream: &AdoptedStream) ->
 /// that are ending.
 ///
 /// Tasks may be inside their methods: [`crate::ready`] waits for those.
-pub(crate) fn adopt_existing(frontend: &Arc<Frontend>, peer: &Arc<Peer>) {
+///
+/// # Errors
+///
+/// `ENOMEM`: not all could be looked at.
+pub(crate) fn adopt_existing(frontend: &Arc<Frontend>, peer: &Arc<Peer>) -> Result {
     let wants_all = frontend.settings().adopt_existing;
-    let walk = net::for_each_established(|socket| {
+    net::for_each_established(|socket| {
         let leads_there = |tuple: Tuple| peer.has_address(tuple.dst);
         if !socket.tuple().is_some_and(leads_there) {
             return;
@@ -112,13 +116,7 @@ pub(crate) fn adopt_existing(frontend: &Arc<Frontend>, peer: &Arc<Peer>) {
         if locked.is_established() {
             adopt_if_peer(frontend, &mut locked, GFP_KERNEL);
         }
-    });
-    if let Err(error) = walk {
-        pr_warn!(
-            "domain {}: not all of its connections could be looked at: {error:?}\n",
-            peer.domid()
-        );
-    }
+    })
 }
 
 /// Follows the states of all TCP sockets.

@@ -18,7 +18,10 @@ use crate::{
         Peers,
         Table, //
     },
-    roster::Roster,
+    roster::{
+        News,
+        Roster, //
+    },
     survey::Survey,
     timeline::{
         Step,
@@ -74,7 +77,11 @@ pub(crate) trait Listener: Send + Sync + 'static {
     fn began(&self, own: DomId);
 
     /// `peer` is new, or its addresses changed. It is in [`Peers`] as it is now.
-    fn peer_changed(&self, peer: &Arc<Peer>);
+    ///
+    /// # Errors
+    ///
+    /// It is to be told again, for want of memory.
+    fn peer_changed(&self, peer: &Arc<Peer>) -> Result;
 
     /// `peer`, an instance of a guest, is gone, or nothing to us any more. It is not in [`Peers`].
     /// Its channel must be taken out of it, and its memory unmapped soon.
@@ -277,22 +284,33 @@ impl Reconciler {
                     pr_info!("the backend is there\n");
                 }
                 let news = state.roster.update(said.peers, &self.counters)?;
-                if news.is_empty() {
-                    return Ok(());
-                }
-                self.peers.replace(news.table);
-                for peer in &news.gone {
-                    self.listener.peer_gone(peer);
-                }
-                for peer in &news.changed {
-                    self.listener.peer_changed(peer);
-                }
-                for (peer, offer) in &news.offers {
-                    self.listener.offer(peer, offer);
-                }
-                Ok(())
+                self.tell(&state.roster, news)
             }
         }
+    }
+
+    /// Tells the listener what is new, and what it could not take before.
+    fn tell(&self, roster: &Roster, news: News) -> Result {
+        if !news.is_empty() {
+            self.peers.replace(news.table);
+        }
+        for peer in &news.gone {
+            self.listener.peer_gone(peer);
+        }
+        for peer in &news.changed {
+            peer.set_told(false);
+        }
+        let mut result = Ok(());
+        for peer in roster.peers().filter(|peer| !peer.is_told()) {
+            match self.listener.peer_changed(peer) {
+                Ok(()) => peer.set_told(true),
+                Err(error) => result = Err(error),
+            }
+        }
+        for (peer, offer) in &news.offers {
+            self.listener.offer(peer, offer);
+        }
+        result
     }
 
     /// Forgets the backend and all peers.

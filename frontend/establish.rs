@@ -190,14 +190,15 @@ impl Listener for Follower {
         self.frontend.set_own_domid(own);
     }
 
-    fn peer_changed(&self, peer: &Arc<Peer>) {
+    fn peer_changed(&self, peer: &Arc<Peer>) -> Result {
         self.frontend.timeline().note(Step::Peer);
         pr_debug!("domain {}: announced\n", peer.domid());
-        adoption::adopt_existing(&self.frontend, peer);
+        let walked = adoption::adopt_existing(&self.frontend, peer);
         if let Some(channel) = peer.channel() {
             // Connections to addresses that are gone go back to TCP.
             channel.note_tending();
         }
+        walked
     }
 
     fn peer_gone(&self, peer: &Arc<Peer>) {

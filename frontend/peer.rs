@@ -47,6 +47,8 @@ pub(crate) struct Peer {
     distrust: Arc<Distrust>,
     /// A connection wants a channel to it.
     wanted: Atomic<bool>,
+    /// Discovery's listener has taken notice of it, and of its addresses as they are.
+    told: Atomic<bool>,
     /// It is not among the peers any more.
     gone: Atomic<bool>,
     /// The channel to it, if there is one.
@@ -80,6 +82,7 @@ impl Peer {
                 addresses <- new_bh_spinlock!(addresses, "xenvmc_peer_addresses"),
                 distrust,
                 wanted: Atomic::new(false),
+                told: Atomic::new(false),
                 gone: Atomic::new(false),
                 channel <- new_bh_spinlock!(None, "xenvmc_peer_channel"),
             }),
@@ -132,6 +135,16 @@ impl Peer {
     /// Notes that a connection wants a channel to it. Any context.
     pub(crate) fn want_channel(&self) {
         self.wanted.store(true, Relaxed);
+    }
+
+    /// Notes whether discovery's listener has taken notice of it as it is now. Discovery only.
+    pub(crate) fn set_told(&self, told: bool) {
+        self.told.store(told, Relaxed);
+    }
+
+    /// What [`Self::set_told`] noted.
+    pub(crate) fn is_told(&self) -> bool {
+        self.told.load(Relaxed)
     }
 
     /// Notes that it is not among the peers any more.

@@ -47,7 +47,7 @@ pub trait Handler: Send + Sync + 'static {
 /// # Invariants
 ///
 /// `driver` is registered, with `operations`, whose functions are those below; `device` is
-/// registered, and has no other driver.
+/// registered, and has this driver.
 #[pin_data(PinnedDrop)]
 pub struct Suspend<H: Handler> {
     #[pin]
@@ -71,7 +71,8 @@ impl<H: Handler> Suspend<H> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EBUSY` or `EEXIST` if there is one already.
+    /// `ENOMEM`; `EBUSY` or `EEXIST` if there is one already; `ENXIO` if the driver did not get the device (the administrator can
+    /// forbid it to all drivers).
     pub fn new(handler: Arc<H>) -> Result<Pin<KBox<Self>>> {
         KBox::try_pin_init(
             try_pin_init!(Self {
@@ -93,6 +94,8 @@ impl<H: Handler> Suspend<H> {
                         (*slot).driver.pm = operations.get();
                         // Without its driver the device would be told nothing.
                         (*slot).driver.suppress_bind_attrs = true;
+                        // It has its device when that is registered, whatever the command line says.
+                        (*slot).driver.probe_type = xen_sys::probe_type_PROBE_FORCE_SYNCHRONOUS;
                     }
                     // SAFETY: The driver is initialised, pinned, and unregistered before it is
                     // freed; so are the operations, initialised before.
@@ -112,6 +115,15 @@ impl<H: Handler> Suspend<H> {
         // on; they use `handler`, which was initialised before.
         let device = from_err_ptr(unsafe {
             xen_sys::platform_device_register_simple(Self::NAME.as_char_ptr())
+        });
+        let device = device.and_then(|device| {
+            // SAFETY: The device is registered. Its driver is only looked at.
+            if unsafe { (*device).dev.driver.is_null() } {
+                // SAFETY: Registered above, and nobody else unregisters it.
+                unsafe { xen_sys::platform_device_unregister(device) };
+                return Err(ENXIO);
+            }
+            Ok(device)
         });
         device.inspect_err(|_| {
             // SAFETY: The driver is registered, and nobody else unregisters it: an object that
