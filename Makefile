@@ -8,6 +8,7 @@
 #     make test             all tests; ends with "N passed, N failed"
 #     make debug-kernel     the kernel for the guests that checks itself (lockdep, KASAN, kmemleak, …), into the cache
 #     make test-debug       the lab tests with that kernel in the guests
+#     make test-faults      the lab tests with a frontend in which operations fail one after the other
 #     make demo             netperf between two guests, without and with the modules (QUICK=1: a subset)
 #     make costs            what acceleration costs: connections that it does not serve, asking for it, many streams at once
 #     make bench            the ring alone, on this host
@@ -42,6 +43,10 @@ debug-kernel:
 test-debug: all
 	@tests/run --debug-kernel
 
+test-faults: all
+	@$(toolbox) scripts/build-modules /usr/src/linux modules-faults modules XENVMC_FAULTS=1
+	@tests/run faults::
+
 demo:
 	@QUICK=$(QUICK) scripts/demo
 
@@ -60,4 +65,4 @@ clean:
 distclean: clean
 	@scripts/toolbox remove
 
-.PHONY: all install check test debug-kernel test-debug demo costs bench update clean distclean
+.PHONY: all install check test debug-kernel test-debug test-faults demo costs bench update clean distclean

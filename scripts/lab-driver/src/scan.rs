@@ -3,7 +3,7 @@
 //! Finds the lines of a kernel's or of Xen's log that no test may leave behind.
 
 /// What such a line contains.
-const SIGNS: [&str; 25] = [
+const SIGNS: [&str; 26] = [
     "BUG:",
     "kernel BUG",
     "WARNING:",
@@ -18,6 +18,7 @@ const SIGNS: [&str; 25] = [
     "blocked for more than",
     "leaking",
     "still pending",
+    "could not be unmapped",
     "scheduling while atomic",
     "sleeping function called",
     "refcount_t:",

@@ -144,7 +144,8 @@ fn tool(lab: &Lab, line: &str) -> Result<()> {
     output.success().with_context(|| line.to_owned()).map(drop)
 }
 
-fn wait_answer(lab: &Lab, guest: Machine) -> Result<()> {
+/// Waits until a guest answers that was away.
+pub(crate) fn wait_answer(lab: &Lab, guest: Machine) -> Result<()> {
     let start = Instant::now();
     loop {
         let command = lab.command(guest, &["true"]);

@@ -31,6 +31,43 @@ struct Holdings {
     channels: usize,
 }
 
+/// What a guest's kernel has of what a module can lose.
+pub(super) struct Memory {
+    /// Memory for programs, KiB.
+    available: u64,
+    /// Ranges of addresses without memory behind them, in which pages of others are mapped.
+    scratch: u64,
+}
+
+impl Memory {
+    /// What there is now.
+    pub(super) fn of(bench: &Bench, guest: Machine) -> Result<Self> {
+        let scratch = bench.shell(guest, "grep -c 'Xen scratch' /proc/iomem || :")?;
+        Ok(Self {
+            available: bench.available_memory(guest)?,
+            scratch: scratch.parse()?,
+        })
+    }
+
+    /// Fails if there is less memory than before, or more is reserved.
+    pub(super) fn is_like(&self, before: &Self, guest: Machine, is_debug: bool) -> Result<()> {
+        ensure!(
+            self.scratch <= before.scratch,
+            "{guest}: {} ranges for pages of others instead of {}",
+            self.scratch,
+            before.scratch
+        );
+        // KASAN keeps freed memory for a while; kmemleak knows better what is lost.
+        ensure!(
+            is_debug || self.available + SLACK_KIB >= before.available,
+            "{guest}: {} KiB free before, {} KiB after",
+            before.available,
+            self.available
+        );
+        Ok(())
+    }
+}
+
 /// Returns the entries of Xen's report that are between two guests. `domain` finds the line that says
 /// whose the entries behind it are; `peer` finds the domain at the other end.
 fn entries(
@@ -128,7 +165,7 @@ pub(super) fn nothing_is_left(bench: &Bench) -> Result<()> {
         "Xen's report is misunderstood: {used:?} in use"
     );
     bench.unload_all()?;
-    let before = GUESTS.map(|guest| bench.available_memory(guest));
+    let before = GUESTS.map(|guest| Memory::of(bench, guest));
 
     bench.load_backend()?;
     GUESTS.iter().try_for_each(|guest| bench.load(*guest, ""))?;
@@ -151,16 +188,8 @@ pub(super) fn nothing_is_left(bench: &Bench) -> Result<()> {
         "{again:?} instead of {used:?}"
     );
     nothing_is_left_now(bench)?;
-    if bench.has_debug_kernel() {
-        // KASAN keeps freed memory for a while; kmemleak knows better what is lost.
-        return Ok(());
-    }
     for (guest, before) in GUESTS.into_iter().zip(before) {
-        let (before, after) = (before?, bench.available_memory(guest)?);
-        ensure!(
-            after + SLACK_KIB >= before,
-            "{guest}: {before} KiB free before, {after} KiB after"
-        );
+        Memory::of(bench, guest)?.is_like(&before?, guest, bench.has_debug_kernel())?;
     }
     Ok(())
 }

@@ -10,8 +10,10 @@ mod destroy;
 mod discovery;
 mod existing;
 mod fallback;
+mod faults;
 mod integrity;
 mod leaks;
+mod peers;
 mod process;
 mod programs;
 mod suspend;
@@ -184,6 +186,15 @@ pub(crate) const ALL: &[Case] = cases![
     suspend::both_copied_at_once long,
     suspend::saved_while_idle_readers_sleep long,
     suspend::saved_with_unread_bytes,
+    suspend::leaves_nothing long,
+    peers::paused long,
+    peers::paused_while_the_other_is_suspended long,
+    peers::comes_again long,
+    peers::unloaded_while_suspended long,
+    peers::another_version,
+    faults::one_after_the_other long,
+    faults::at_unload long,
+    faults::all_the_time long,
     leaks::nothing_is_left,
     leaks::nothing_is_unreferenced debug,
     destroy::guest_with_connections,

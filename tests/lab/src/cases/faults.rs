@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whatever fails in a guest, its connections go on, and nothing is left.
+//!
+//! The frontend for this is another one, of the same source, in which operations fail when they are told to
+//! (rust/helpers/faults.c); `make test-faults` makes it.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use lab_driver::Machine;
+
+use crate::{
+    bench::{Bench, GUESTS},
+    cases::leaks,
+    pair::Pair,
+};
+
+/// Where the frontend is made, and where it is in the guests.
+const BUILT: &str = "build/modules-faults/xenvmc_frontend.ko";
+const MODULE: &str = "/lib/xenvmc/xenvmc_faults.ko";
+
+/// Its parameters in sysfs.
+const PARAMETERS: &str = "/sys/module/xenvmc_frontend/parameters";
+
+/// What can fail, by its number in `fault_kinds`.
+const KINDS: [(&str, u32); 6] = [
+    ("allocation", 1),
+    ("grant", 2),
+    ("mapping", 4),
+    ("event channel", 8),
+    ("Xenstore", 16),
+    ("registration", 32),
+];
+
+/// Of more operations than this of one kind in one guest some are left out.
+const STEPS: u64 = 24;
+
+/// Bytes that go each way.
+const BYTES: u64 = 40_000;
+
+/// Exchanges of few bytes before, in which a connection may get to the ring.
+const EXCHANGES: usize = 8;
+
+/// Each so many-th operation fails in the long run.
+const EVERY: u32 = 7;
+
+/// Bytes of a message that is left unread in a ring.
+const UNREAD: u64 = 6_000;
+
+/// The guests with the frontend that fails.
+struct Faulty<'a> {
+    bench: &'a Bench,
+    guest: Machine,
+}
+
+impl<'a> Faulty<'a> {
+    fn new(bench: &'a Bench, guest: Machine) -> Result<Self> {
+        ensure!(Path::new(BUILT).exists(), "{BUILT}: run make test-faults");
+        bench.set_dirty();
+        bench.lab().push(Path::new(BUILT), guest, MODULE)?;
+        bench.unload(guest)?;
+        Ok(Self { bench, guest })
+    }
+
+    /// Loads it; false = it refused to be.
+    fn load(&self, parameters: &str) -> Result<bool> {
+        let line = format!("insmod {MODULE} {parameters}");
+        Ok(self.bench.try_shell(self.guest, &line)?.success().is_ok())
+    }
+
+    /// Sets a parameter.
+    fn set(&self, name: &str, value: u64) -> Result<()> {
+        let line = format!("echo {value} >{PARAMETERS}/{name}");
+        self.bench.shell(self.guest, &line).map(drop)
+    }
+
+    /// How many operations of the chosen kinds there were.
+    fn operations(&self) -> Result<u64> {
+        let line = format!("cat {PARAMETERS}/fault_nth");
+        Ok(self.bench.shell(self.guest, &line)?.parse()?)
+    }
+
+    /// How often something has failed since the test began.
+    fn failures(&self) -> usize {
+        let log = self.bench.kernel_log(self.guest);
+        log.matches("xenvmc_frontend: fault ").count()
+    }
+
+    /// What is done while something fails: peers meet, a connection moves bytes, on the ring or not.
+    fn live(&self) -> Result<()> {
+        self.bench.wait_peers()?;
+        let pair = self.bench.plain_pair()?;
+        for _ in 0..EXCHANGES {
+            pair.exchange(100)?;
+        }
+        all_come(&pair)?;
+        pair.finish()
+    }
+}
+
+/// Sends bytes both ways at once, by whatever way.
+fn all_come(pair: &Pair) -> Result<()> {
+    let mut running = Vec::new();
+    for socket in [&pair.a, &pair.b] {
+        running.push(socket.start(&format!("recv bytes={BYTES}"))?);
+        running.push(socket.start(&format!("send bytes={BYTES}"))?);
+    }
+    running
+        .into_iter()
+        .try_for_each(|pending| pending.wait()?.exactly(BYTES).map(drop))
+}
+
+/// Some of the numbers from 1 to `total`: all if they are few, else the first and some of the others.
+fn some_of(total: u64) -> Vec<u64> {
+    let first = total.min(STEPS / 2);
+    let rest = total - first;
+    let step = rest.div_ceil(STEPS / 2).max(1);
+    (1..=first)
+        .chain((first + 1..=total).step_by(step as usize))
+        .collect()
+}
+
+/// Each operation of each kind fails once, from insmod to rmmod.
+pub(super) fn one_after_the_other(bench: &Bench) -> Result<()> {
+    for guest in GUESTS {
+        let faulty = Faulty::new(bench, guest)?;
+        for (what, kind) in KINDS {
+            ensure!(faulty.load(&format!("fault_kinds={kind}"))?, "not loaded");
+            faulty.live()?;
+            let total = faulty.operations()?;
+            bench.unload(guest)?;
+            let (steps, mut refused, mut failed) = (some_of(total), 0, 0);
+            for nth in &steps {
+                let before = faulty.failures();
+                if faulty.load(&format!("fault_kinds={kind} fault_nth={nth}"))? {
+                    faulty.live()?;
+                    bench.unload(guest)?;
+                } else {
+                    refused += 1;
+                }
+                failed += faulty.failures() - before;
+            }
+            println!(
+                "    {guest}, {what}: {failed} of {total} operations have failed, {refused} of them at insmod"
+            );
+            ensure!(
+                failed * 2 > steps.len(),
+                "{failed} failures in {} attempts",
+                steps.len()
+            );
+        }
+    }
+    leaks::nothing_is_left_now(bench)
+}
+
+/// Each operation of rmmod fails once, while the rings have unread bytes.
+pub(super) fn at_unload(bench: &Bench) -> Result<()> {
+    for guest in GUESTS {
+        let faulty = Faulty::new(bench, guest)?;
+        for nth in 1.. {
+            ensure!(faulty.load("")?, "not loaded");
+            bench.wait_peers()?;
+            let pair = bench.pair()?;
+            let sent = [pair.a.fill(UNREAD)?, pair.b.fill(UNREAD)?];
+            let before = faulty.failures();
+            faulty.set("fault_nth", nth)?;
+            bench.unload(guest)?;
+            pair.b.receive(sent[0])?;
+            pair.a.receive(sent[1])?;
+            all_come(&pair)?;
+            pair.finish()?;
+            if faulty.failures() == before {
+                println!("    {guest}: {} operations have failed", nth - 1);
+                ensure!(nth > 1, "nothing can fail");
+                break;
+            }
+        }
+    }
+    leaks::nothing_is_left_now(bench)
+}
+
+/// Much fails all the time; when that is over, connections get to the ring.
+pub(super) fn all_the_time(bench: &Bench) -> Result<()> {
+    for guest in GUESTS {
+        let faulty = Faulty::new(bench, guest)?;
+        for (_, kind) in KINDS {
+            ensure!(faulty.load(&format!("fault_kinds={kind}"))?, "not loaded");
+            bench.wait_peers()?;
+            let old = bench.pair()?;
+            faulty.set("fault_every", EVERY.into())?;
+            let new = bench.plain_pair()?;
+            for _ in 0..EXCHANGES {
+                new.exchange(100)?;
+            }
+            for pair in [&old, &new] {
+                all_come(pair)?;
+            }
+            faulty.set("fault_every", 0)?;
+            let last = bench.pair()?;
+            for pair in [&old, &new, &last] {
+                all_come(pair)?;
+                pair.finish()?;
+            }
+            bench.unload(guest)?;
+        }
+    }
+    leaks::nothing_is_left_now(bench)
+}

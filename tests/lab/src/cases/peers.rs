@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Guests that stand still, die, and come again, and what their peers make of it.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use lab_driver::Machine;
+
+use crate::{
+    bench::{Bench, GUEST1, GUEST2, GUESTS},
+    cases::leaks,
+    pair::Load,
+    travel,
+};
+
+/// How long a guest stands still.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// Part of that time for which its peer may use a processor: it does nothing but wait.
+const IDLE: f64 = 0.25;
+
+/// Bytes that flow through the ring.
+const BYTES: u64 = 1 << 20;
+
+/// Bytes of a message.
+const LITTLE: u64 = 1000;
+
+/// How often a guest is suspended while its module goes.
+const RACES: u32 = 4;
+
+/// Does something while a guest stands still.
+fn while_paused<R>(bench: &Bench, guest: Machine, what: impl FnOnce() -> Result<R>) -> Result<R> {
+    let tool = |verb: &str| bench.shell(Machine::Dom0, &format!("xl {verb} {guest}"));
+    bench.lab().while_away(guest, || {
+        tool("pause")?;
+        let result = what();
+        tool("unpause")?;
+        result
+    })
+}
+
+/// CPU seconds that a guest has used.
+fn cpu_seconds(bench: &Bench, guest: Machine) -> Result<f64> {
+    let domains = bench.lab().domains()?;
+    let name = guest.to_string();
+    let found = domains.iter().find(|domain| domain.name == name);
+    Ok(found.with_context(|| format!("no {guest}"))?.cpu_seconds)
+}
+
+/// Either guest stands still for a minute, under load: the other one waits without using its processor, and nothing is lost.
+pub(super) fn paused(bench: &Bench) -> Result<()> {
+    let resets: Vec<u64> = resets(bench)?;
+    for (guest, other) in [(GUEST1, GUEST2), (GUEST2, GUEST1)] {
+        let pairs = [bench.pair()?, bench.pair()?];
+        let loads = [
+            Load::start_as(&pairs[0], BYTES, "mode=block", "mode=block")?,
+            Load::start_as(&pairs[1], BYTES, "mode=edge", "mode=edge")?,
+        ];
+        let used = while_paused(bench, guest, || {
+            let before = cpu_seconds(bench, other)?;
+            thread::sleep(PAUSE);
+            Ok(cpu_seconds(bench, other)? - before)
+        })?;
+        println!("    {other} used {used:.1} CPU seconds while {guest} stood still for {PAUSE:?}");
+        ensure!(
+            used < IDLE * PAUSE.as_secs_f64(),
+            "{other} used {used:.1} CPU seconds"
+        );
+        loads.iter().try_for_each(|load| load.wait_for(BYTES))?;
+        loads.into_iter().try_for_each(Load::stop)?;
+        for pair in &pairs {
+            pair.a.close()?;
+            pair.b.close()?;
+        }
+    }
+    ensure!(resets == self::resets(bench)?, "connections were reset");
+    Ok(())
+}
+
+fn resets(bench: &Bench) -> Result<Vec<u64>> {
+    GUESTS
+        .iter()
+        .map(|guest| bench.counter(*guest, "connections_reset"))
+        .collect()
+}
+
+/// A guest is suspended while its peer stands still: connections with bytes that only the peer has are reset, and those that come
+/// later are as good as ever.
+pub(super) fn paused_while_the_other_is_suspended(bench: &Bench) -> Result<()> {
+    for (guest, other) in [(GUEST1, GUEST2), (GUEST2, GUEST1)] {
+        let pair = bench.pair()?;
+        let plain = bench.plain_pair()?;
+        plain.exchange(LITTLE)?;
+        pair.fill_rings()?;
+        let before = bench.counter(guest, "connections_reset")?;
+        while_paused(bench, other, || travel::checkpoint(bench.lab(), guest))?;
+        let reset = bench.counter(guest, "connections_reset")? - before;
+        ensure!(
+            reset == 1,
+            "{reset} connections were reset, and one had used the ring"
+        );
+        for end in [&pair.a, &pair.b] {
+            let error = end.receive_all()?.error().to_owned();
+            ensure!(
+                error == "ECONNRESET",
+                "an end of it got {error:?} after its bytes"
+            );
+            end.close()?;
+        }
+        bench.wait_peers()?;
+        plain.accelerate()?;
+        plain.both_ways(BYTES, "", "")?;
+        plain.finish()?;
+    }
+    leaks::nothing_is_left_now(bench)
+}
+
+/// A guest boots anew, or is destroyed and made again, while it has connections: its peer finds the new one.
+pub(super) fn comes_again(bench: &Bench) -> Result<()> {
+    for line in [
+        "xl reboot -F guest2",
+        "xl destroy guest2; xl create -q /lab/guest2.cfg",
+    ] {
+        bench.reset()?;
+        let domid = bench.domid(GUEST2)?;
+        let pairs = [bench.pair()?, bench.pair()?];
+        let receiving = pairs[0].a.start("recv")?;
+        receiving.wait_asleep()?;
+        let sending = pairs[1].a.start("send bytes=67108864")?;
+        sending.wait_asleep()?;
+        bench.anew(GUEST2, || {
+            bench.shell(Machine::Dom0, line)?;
+            receiving.wait()?.failed(0, "ECONNRESET")?;
+            let error = sending.wait()?.error().to_owned();
+            ensure!(
+                ["ECONNRESET", "EPIPE"].contains(&error.as_str()),
+                "a sender got {error:?}"
+            );
+            for pair in &pairs {
+                pair.a.close()?;
+            }
+            Ok(())
+        })?;
+        ensure!(bench.domid(GUEST2)? != domid, "the same domain");
+        bench.load(GUEST2, "")?;
+        bench.wait_peers()?;
+        let pair = bench.pair()?;
+        pair.both_ways(BYTES, "", "")?;
+        pair.finish()?;
+        leaks::nothing_is_left_now(bench)?;
+    }
+    Ok(())
+}
+
+/// A guest's frontend is removed at the moment in which the guest is suspended: one comes after the other, and nothing is lost.
+pub(super) fn unloaded_while_suspended(bench: &Bench) -> Result<()> {
+    for race in 0..RACES {
+        let pair = bench.pair()?;
+        let load = Load::start(&pair, BYTES)?;
+        let lab = bench.lab().clone();
+        // About the time until the guest's kernel takes notice of the suspend, and beyond.
+        let delay = f64::from(race) * 0.15;
+        let line = format!("sleep {delay}; rmmod xenvmc_frontend");
+        let removal = thread::spawn(move || lab.command(GUEST1, &["/bin/sh", "-c", &line]).run());
+        let suspended = travel::checkpoint(bench.lab(), GUEST1);
+        removal.join().expect("rmmod panicked")?.success()?;
+        println!(
+            "    rmmod after {delay:.2} s: the guest was {}suspended",
+            if suspended.is_ok() { "" } else { "not " }
+        );
+        bench.set_dirty();
+        load.wait_for(LITTLE)?;
+        load.stop()?;
+        pair.a.close()?;
+        pair.b.close()?;
+        bench.load(GUEST1, "")?;
+        bench.wait_peers()?;
+    }
+    leaks::nothing_is_left_now(bench)
+}
+
+/// A peer that speaks another version of the protocol is left alone, and that is said.
+pub(super) fn another_version(bench: &Bench) -> Result<()> {
+    bench.set_dirty();
+    bench.unload(GUEST2)?;
+    let domid = bench.domid(GUEST2)?;
+    let address = GUEST2.address();
+    for version in [0, 2] {
+        let path = format!("/local/domain/{domid}/data/xenvmc/announce");
+        let value = format!(
+            "version={version} features=0x0 instance=00000000000000a{version} addresses={address}"
+        );
+        bench.shell(Machine::Dom0, &format!("xenstore-write {path} '{value}'"))?;
+        bench.wait("guest1 sees the other version", || {
+            let peers = bench.report(GUEST1, "peers")?;
+            Ok(peers.contains(&format!(" version={version} ")))
+        })?;
+        let before = bench.declines(GUEST1, "version")?;
+        let pair = bench.plain_pair()?;
+        for _ in 0..8 {
+            pair.exchange(LITTLE)?;
+        }
+        ensure!(
+            bench.report(GUEST1, "connections")?.is_empty(),
+            "the connection was taken over"
+        );
+        ensure!(
+            bench.declines(GUEST1, "version")?[0] == before[0] + 1,
+            "the reason was not counted"
+        );
+        pair.finish()?;
+        bench.shell(
+            Machine::Dom0,
+            &format!("xenstore-rm /local/domain/{domid}/data/xenvmc"),
+        )?;
+    }
+    // The same connection, with a peer that has learnt this one, moves to the ring.
+    let pair = bench.plain_pair()?;
+    pair.exchange(LITTLE)?;
+    bench.load(GUEST2, "")?;
+    bench.wait_peers()?;
+    pair.accelerate()?;
+    pair.finish()
+}
