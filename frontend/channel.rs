@@ -72,6 +72,7 @@ pub(crate) struct Channel {
     theirs: SetOnce<PeerRegion>,
     /// The number of [`State::ALL`] that the channel is in; written under `control`.
     state: Atomic<u32>,
+    made: Instant<Monotonic>,
     /// Set by the first violation, read by the next run of the upkeep.
     broken: Atomic<bool>,
     /// Connections that have something to be done for them in process context.
@@ -133,6 +134,7 @@ impl Channel {
                 own,
                 theirs: SetOnce::new(),
                 state: Atomic::new(0),
+                made: Instant::now(),
                 broken: Atomic::new(false),
                 tending: Atomic::new(0),
                 returning: Atomic::new(false),
@@ -183,6 +185,11 @@ impl Channel {
     pub(crate) fn state(&self) -> State {
         let index = self.state.load(Acquire) as usize;
         State::ALL.get(index).copied().unwrap_or(State::Done)
+    }
+
+    /// How long ago it was made.
+    pub(crate) fn age_ms(&self) -> i64 {
+        self.made.elapsed().as_millis()
     }
 
     /// Notes the state; the caller holds [`Self::control`].

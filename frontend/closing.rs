@@ -65,19 +65,22 @@ pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
             }
         }
         State::Lost => {
-            end_alone(channel);
-            control.advance(channel, Event::Drained);
+            if end_alone(channel) {
+                control.advance(channel, Event::Drained);
+            }
         }
         State::Broken => {
-            reset_all(channel, may_have_lost);
-            control.advance(channel, Event::Drained);
+            if reset_all(channel, may_have_lost) {
+                control.advance(channel, Event::Drained);
+            }
         }
         State::Drained | State::Done => {}
     }
     if control.state == State::Drained && control.peer_state.is_drained() {
         // A peer that has given up may say so without having read what it got.
-        reset_all(channel, |stream| !is_all_read(stream));
-        control.advance(channel, Event::PeerDrained);
+        if reset_all(channel, |stream| !is_all_read(stream)) {
+            control.advance(channel, Event::PeerDrained);
+        }
     }
     if control.state == State::Done {
         if !control.is_buried {
@@ -147,10 +150,10 @@ fn drain_all(channel: &Arc<Channel>) -> bool {
     all
 }
 
-/// The peer is gone: delivers what is complete, and resets the connections that are not.
-fn end_alone(channel: &Arc<Channel>) {
+/// The peer is gone: delivers what is complete, and resets the connections that are not; true = done.
+fn end_alone(channel: &Arc<Channel>) -> bool {
     let Some(streams) = streams(channel) else {
-        return;
+        return false;
     };
     for (_, stream) in streams {
         if stream.has_ended() || !is_on(&stream, channel) {
@@ -170,6 +173,7 @@ fn end_alone(channel: &Arc<Channel>) {
             giveback::reset(&stream);
         }
     }
+    true
 }
 
 /// Whether the peer has read all that is in our ring.
@@ -192,16 +196,17 @@ fn may_have_lost(stream: &AdoptedStream) -> bool {
     stream.has_used_ring() || ready::was_told(stream)
 }
 
-/// Resets all connections of which `has_lost` says that bytes are lost.
-fn reset_all(channel: &Arc<Channel>, has_lost: impl Fn(&AdoptedStream) -> bool) {
+/// Resets all connections of which `has_lost` says that bytes are lost; true = done.
+fn reset_all(channel: &Arc<Channel>, has_lost: impl Fn(&AdoptedStream) -> bool) -> bool {
     let Some(streams) = streams(channel) else {
-        return;
+        return false;
     };
     for (_, stream) in streams {
         if !stream.has_ended() && is_on(&stream, channel) && has_lost(&stream) {
             giveback::reset(&stream);
         }
     }
+    true
 }
 
 /// Waits until a channel is over and no connection is on it, at most twice as long as both sides may take. Process context.

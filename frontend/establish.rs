@@ -15,12 +15,18 @@ use crate::wires::Wires;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use xenvmc_core::announce::Offer;
-use xenvmc_core::channel::Event;
+use xenvmc_core::channel::{
+    Event,
+    State, //
+};
 use xenvmc_xen::work::{
     Run,
     Task, //
 };
 use xenvmc_xen::DomId;
+
+/// How long an offer stands without an answer.
+const ANSWER_MS: i64 = 5_000;
 
 /// Makes the offers that connections have asked for.
 pub(crate) struct Connector {
@@ -104,9 +110,18 @@ fn take_answer(peer: &Arc<Peer>, answer: &Offer) -> Result {
         // To an offer of long ago, or told twice.
         return Ok(());
     }
-    map(&channel, answer)?;
+    // Where it fails, the next offer is another chance.
+    map(&channel, answer).inspect_err(|_| end(&channel))?;
     open(&channel);
     Ok(())
+}
+
+/// Gives an offer up that the other guest has not answered for long: it may have had no memory for that. The next connection that
+/// wants a channel makes another.
+pub(crate) fn give_up_stale(channel: &Arc<Channel>) {
+    if channel.state() == State::Init && channel.age_ms() > ANSWER_MS {
+        end(channel);
+    }
 }
 
 /// The other guest has made an offer; answers it.

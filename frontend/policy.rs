@@ -4,6 +4,7 @@
 //! channel was over.
 
 use crate::channel::Channel;
+use crate::establish;
 use crate::handshake;
 use crate::stream::{
     AdoptedStream,
@@ -93,7 +94,7 @@ fn ask(stream: &Arc<AdoptedStream>) {
         return frontend.want_channel(&peer);
     };
     if !channel.is_open() {
-        return;
+        return establish::give_up_stale(&channel);
     }
     if let Err(reason) = handshake::ask(stream, &channel) {
         frontend.counters().decline(reason);

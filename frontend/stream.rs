@@ -404,6 +404,8 @@ impl StreamExt for AdoptedStream {
         let (locked, sender) = guard.split();
         sender.written = locked.write_seq();
         sender.link = Some(link.clone());
+        // What is under way over TCP comes before what will be in the ring.
+        locked.restart_backoff();
         if self.has_ended() {
             // The socket went while this was agreed. Its end was noted before there was a link: note it again.
             link.set_receive_flags(wire::RX_GONE);

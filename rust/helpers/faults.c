@@ -116,7 +116,7 @@ void *__wrap_rust_helper_krealloc_node_align(const void *old, size_t size, unsig
 	return __real_rust_helper_krealloc_node_align(old, size, align, flags, node);
 }
 
-/* Fails for one page of several, as it may in Xen. */
+/* Fails for one page of several, as it does when Xen has no room to note it. */
 int __real_gnttab_map_refs(struct gnttab_map_grant_ref *ops, struct gnttab_map_grant_ref *kops, struct page **pages,
 			   unsigned int count);
 int __wrap_gnttab_map_refs(struct gnttab_map_grant_ref *ops, struct gnttab_map_grant_ref *kops, struct page **pages,
@@ -126,7 +126,7 @@ int __wrap_gnttab_map_refs(struct gnttab_map_grant_ref *ops, struct gnttab_map_g
 {
 	if (!fails(MAPPING, "gnttab_map_refs", __builtin_return_address(0)))
 		return __real_gnttab_map_refs(ops, kops, pages, count);
-	ops[count - 1].status = GNTST_general_error;
+	ops[count - 1].status = GNTST_no_device_space;
 	return count > 1 ? __real_gnttab_map_refs(ops, kops, pages, count - 1) : 0;
 }
 

@@ -110,6 +110,17 @@ struct tcp_skb_cb *xenvmc_helper_tcp_skb_cb(struct sk_buff *skb)
 	return TCP_SKB_CB(skb);
 }
 
+void xenvmc_helper_tcp_restart_backoff(struct sock *sk)
+{
+	struct inet_connection_sock *icsk = inet_csk(sk);
+
+	if (!icsk->icsk_backoff || icsk->icsk_pending != ICSK_TIME_RETRANS || !tcp_sk(sk)->packets_out)
+		return;
+	icsk->icsk_backoff = 0;
+	icsk->icsk_rto = tcp_sk(sk)->srtt_us ? __tcp_set_rto(tcp_sk(sk)) : TCP_TIMEOUT_INIT;
+	inet_csk_reset_xmit_timer(sk, ICSK_TIME_RETRANS, icsk->icsk_rto, TCP_RTO_MAX);
+}
+
 void xenvmc_helper_tcp_push_pending(struct sock *sk)
 {
 	tcp_sk(sk)->nonagle |= TCP_NAGLE_PUSH;

@@ -374,6 +374,13 @@ impl<'a> Locked<'a> {
         unsafe { bindings::tcp_push_pending(self.socket.as_ptr()) }
     }
 
+    /// TCP waits for an acknowledgement no longer than a connection that has lost nothing yet: its other end was away, for which
+    /// TCP has doubled its timer again and again, and is back.
+    pub fn restart_backoff(&mut self) {
+        // SAFETY: alive, TCP, locked.
+        unsafe { bindings::tcp_restart_backoff(self.socket.as_ptr()) }
+    }
+
     /// Whether urgent data is pending that comes before sequence number `seq`.
     pub fn has_urgent_before(&self, seq: u32) -> bool {
         // SAFETY: alive and TCP.

@@ -4,6 +4,7 @@
 
 mod bench;
 mod cases;
+mod dice;
 mod logs;
 mod pair;
 mod peer;

@@ -22,21 +22,27 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 /// Time that one attempt to reach it may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Waits until a counter of the guest's module is larger than before, and then until its network device is connected, and so many
-/// of its connections send and receive through the ring; prints when each of the three was. Runs in the guest.
+/// Waits until a counter of the guest's module is larger than before, and then until its network device is connected, so many of its
+/// connections send and receive through the ring, and so many have received something that way; prints when all of that was. Runs
+/// in the guest.
 const STOPWATCH: &str = "cd /sys/kernel/debug/xenvmc
 count() { sed -n 's/^COUNTER //p' counters; }
 while [ $(count) -le BEFORE ]; do usleep 20000; done
 read start rest </proc/uptime
-network= ring=
-until [ \"$network\" ] && [ \"$ring\" ]; do
+cat connections >/tmp/connections
+network= ring= flow=
+flows() {
+	awk 'NR == FNR { before[$2 $4] = $NF; next } $NF != before[$2 $4] { n++ } END { print n + 0 }' /tmp/connections connections
+}
+until [ \"$network\" ] && [ \"$ring\" ] && [ \"$flow\" ]; do
 	read now rest </proc/uptime
 	read carrier </sys/class/net/eth0/carrier
 	[ \"$network\" ] || [ \"$carrier\" != 1 ] || network=$now
 	[ \"$ring\" ] || [ $(grep -c ' sends_to=ring receives_ready=1 ' connections) -lt CONNECTIONS ] || ring=$now
+	[ \"$flow\" ] || [ ! \"$ring\" ] || [ $(flows) -lt CONNECTIONS ] || flow=$now
 	usleep 5000
 done
-echo $start $network $ring";
+echo $start $network $ring $flow";
 
 /// Measures how long it takes a guest to be on the ring again after something that one of the two has gone through.
 pub(crate) struct Stopwatch(JoinHandle<Result<String>>);
@@ -47,6 +53,8 @@ pub(crate) struct Times {
     pub(crate) network: f64,
     /// Until all connections sent and received through the ring.
     pub(crate) ring: f64,
+    /// Until all of them had received something that way, which TCP's own bytes come before.
+    pub(crate) flow: f64,
 }
 
 impl Stopwatch {
@@ -77,12 +85,13 @@ impl Stopwatch {
             .split_whitespace()
             .filter_map(|word| word.parse().ok())
             .collect();
-        let [start, network, ring] = times[..] else {
+        let [start, network, ring, flow] = times[..] else {
             bail!("the stopwatch says {said:?}");
         };
         Ok(Times {
             network: network - start,
             ring: ring - start,
+            flow: flow - start,
         })
     }
 }
@@ -110,6 +119,20 @@ pub(crate) fn checkpoint(lab: &Lab, guest: Machine) -> Result<()> {
     lab.while_away(guest, || {
         with_file(lab, guest, &format!("xl save -c {guest}"))?;
         wait_answer(lab, guest)
+    })
+}
+
+/// Does something while a guest stands still.
+pub(crate) fn while_paused<R>(
+    lab: &Lab,
+    guest: Machine,
+    what: impl FnOnce() -> Result<R>,
+) -> Result<R> {
+    lab.while_away(guest, || {
+        tool(lab, &format!("xl pause {guest}"))?;
+        let result = what();
+        tool(lab, &format!("xl unpause {guest}"))?;
+        result
     })
 }
 

@@ -16,6 +16,7 @@ mod leaks;
 mod peers;
 mod process;
 mod programs;
+mod soak;
 mod suspend;
 mod unload;
 
@@ -195,6 +196,7 @@ pub(crate) const ALL: &[Case] = cases![
     faults::one_after_the_other long,
     faults::at_unload long,
     faults::all_the_time long,
+    soak::at_random long_pv,
     leaks::nothing_is_left,
     leaks::nothing_is_unreferenced debug,
     destroy::guest_with_connections,

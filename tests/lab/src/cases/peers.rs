@@ -29,17 +29,6 @@ const LITTLE: u64 = 1000;
 /// How often a guest is suspended while its module goes.
 const RACES: u32 = 4;
 
-/// Does something while a guest stands still.
-fn while_paused<R>(bench: &Bench, guest: Machine, what: impl FnOnce() -> Result<R>) -> Result<R> {
-    let tool = |verb: &str| bench.shell(Machine::Dom0, &format!("xl {verb} {guest}"));
-    bench.lab().while_away(guest, || {
-        tool("pause")?;
-        let result = what();
-        tool("unpause")?;
-        result
-    })
-}
-
 /// CPU seconds that a guest has used.
 fn cpu_seconds(bench: &Bench, guest: Machine) -> Result<f64> {
     let domains = bench.lab().domains()?;
@@ -57,7 +46,7 @@ pub(super) fn paused(bench: &Bench) -> Result<()> {
             Load::start_as(&pairs[0], BYTES, "mode=block", "mode=block")?,
             Load::start_as(&pairs[1], BYTES, "mode=edge", "mode=edge")?,
         ];
-        let used = while_paused(bench, guest, || {
+        let used = travel::while_paused(bench.lab(), guest, || {
             let before = cpu_seconds(bench, other)?;
             thread::sleep(PAUSE);
             Ok(cpu_seconds(bench, other)? - before)
@@ -94,7 +83,9 @@ pub(super) fn paused_while_the_other_is_suspended(bench: &Bench) -> Result<()> {
         plain.exchange(LITTLE)?;
         pair.fill_rings()?;
         let before = bench.counter(guest, "connections_reset")?;
-        while_paused(bench, other, || travel::checkpoint(bench.lab(), guest))?;
+        travel::while_paused(bench.lab(), other, || {
+            travel::checkpoint(bench.lab(), guest)
+        })?;
         let reset = bench.counter(guest, "connections_reset")? - before;
         ensure!(
             reset == 1,

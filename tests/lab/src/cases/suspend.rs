@@ -67,9 +67,10 @@ fn under_load(bench: &Bench, guests: &[Machine], suspend: impl Fn() -> Result<()
         let (guest, counter, watch) = watch?;
         let times = watch.stop()?;
         println!(
-            "    {guest}: on the ring {:.2} s, on the network {:.2} s after {counter}; ms: {}",
-            times.ring,
+            "    {guest}: network {:.2}, ring {:.2}, bytes {:.2} s after {counter}; ms: {}",
             times.network,
+            times.ring,
+            times.flow,
             bench.report(guest, "timeline")?.replace('\n', ", ")
         );
     }
