@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use lab_driver::{Lab, Machine, Output};
+use lab_driver::{Lab, Machine, Options, Output, Progress};
 
 use crate::{
     logs::Logs,
@@ -196,6 +196,18 @@ impl Bench {
             .map(drop)
     }
 
+    /// Another host on the networks of this lab, without guests and with no module loaded.
+    pub(crate) fn another_host(&self) -> Result<Lab> {
+        let name = format!("{}-2", self.lab.name());
+        Lab::down_by_name(&name)?;
+        let options = Options {
+            join: Some(self.lab.name().to_owned()),
+            no_modules: true,
+            ..Options::default()
+        };
+        Lab::up(&name, &options, &mut Progress::to_stderr())
+    }
+
     /// Does what makes a guest boot anew, and waits until it is there again, with all that tests need.
     pub(crate) fn anew(&self, guest: Machine, what: impl FnOnce() -> Result<()>) -> Result<()> {
         self.loaded.borrow_mut().remove(&guest);
@@ -217,6 +229,11 @@ impl Bench {
         let destroyed = self.destroyed.borrow().clone();
         let all = self.lab.machines();
         all.filter(move |machine| !destroyed.contains(machine))
+    }
+
+    /// The next test needs another lab.
+    pub(crate) fn set_spent(&self) {
+        self.spent.set(true);
     }
 
     /// Whether the next test needs another lab.
@@ -436,6 +453,24 @@ impl Bench {
             .lines()
             .find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
         found.with_context(|| format!("{machine} has no counter {name}"))
+    }
+
+    /// How often the guests' modules, as they are loaded now, have reset a connection.
+    pub(crate) fn resets(&self) -> Result<u64> {
+        let counts = GUESTS.map(|guest| self.counter(guest, "connections_reset"));
+        counts.into_iter().sum()
+    }
+
+    /// Waits until all these connections are on the ring both ways.
+    pub(crate) fn wait_on_ring(&self, pairs: &[Pair]) -> Result<()> {
+        self.wait("all are on the ring", || {
+            for pair in pairs {
+                if !pair.is_accelerated()? {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
     }
 
     /// How often a connection of a guest was declined for a reason, by the guest or by its peer.

@@ -71,6 +71,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         suite.run(Setting::TwoCpus)?;
     } else {
         suite.run(Setting::Plain(GuestType::Pvh))?;
+        suite.run(Setting::Hosts)?;
         suite.run(Setting::Packages)?;
         suite.run(Setting::Plain(GuestType::Pv))?;
     }

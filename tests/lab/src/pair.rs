@@ -112,16 +112,19 @@ impl Pair {
     /// Sends `bytes` both ways at once, by orders with these words, and checks that all of them went
     /// through the ring.
     pub(crate) fn both_ways(&self, bytes: u64, send: &str, receive: &str) -> Result<()> {
-        self.through_ring([bytes; 2], || {
-            let mut running = Vec::new();
-            for socket in [&self.a, &self.b] {
-                running.push(socket.start(&format!("recv bytes={bytes} {receive}"))?);
-                running.push(socket.start(&format!("send bytes={bytes} {send}"))?);
-            }
-            running
-                .into_iter()
-                .try_for_each(|pending| pending.wait()?.exactly(bytes).map(drop))
-        })
+        self.through_ring([bytes; 2], || self.any_way(bytes, send, receive))
+    }
+
+    /// The same, whether through the ring or not.
+    pub(crate) fn any_way(&self, bytes: u64, send: &str, receive: &str) -> Result<()> {
+        let mut running = Vec::new();
+        for socket in [&self.a, &self.b] {
+            running.push(socket.start(&format!("recv bytes={bytes} {receive}"))?);
+            running.push(socket.start(&format!("send bytes={bytes} {send}"))?);
+        }
+        running
+            .into_iter()
+            .try_for_each(|pending| pending.wait()?.exactly(bytes).map(drop))
     }
 
     /// Sends `bytes` both ways through all pairs at once.
@@ -251,6 +254,15 @@ impl<'a> Load<'a> {
             "senders and receivers that run: {:?}",
             states.collect::<Vec<_>>()
         )
+    }
+
+    /// Stops all, and closes the connections.
+    pub(crate) fn end_all(loads: Vec<Self>, pairs: &[Pair]) -> Result<()> {
+        loads.into_iter().try_for_each(Self::stop)?;
+        pairs
+            .iter()
+            .flat_map(|pair| [&pair.a, &pair.b])
+            .try_for_each(Socket::close)
     }
 
     /// The guest of one end is gone: at the other one, that which connected or that which accepted, both calls end with an error.

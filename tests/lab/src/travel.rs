@@ -3,6 +3,7 @@
 //! Guests that are saved, restored, copied and migrated, with whatever runs in them.
 
 use std::{
+    fmt,
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -50,11 +51,25 @@ pub(crate) struct Stopwatch(JoinHandle<Result<String>>);
 /// What a [`Stopwatch`] found, in seconds.
 pub(crate) struct Times {
     /// Until the network device was connected.
-    pub(crate) network: f64,
+    network: f64,
     /// Until all connections sent and received through the ring.
-    pub(crate) ring: f64,
+    ring: f64,
     /// Until all of them had received something that way, which TCP's own bytes come before.
-    pub(crate) flow: f64,
+    flow: f64,
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            network,
+            ring,
+            flow,
+        } = self;
+        write!(
+            f,
+            "on the network after {network:.2} s, on the ring after {ring:.2} s, bytes through it after {flow:.2} s"
+        )
+    }
 }
 
 impl Stopwatch {
@@ -144,6 +159,28 @@ pub(crate) fn migrate(lab: &Lab, guest: Machine) -> Result<()> {
             &format!("xl migrate -s '' {guest} 'xl migrate-receive'"),
         )?;
         wait_answer(lab, guest)
+    })
+}
+
+/// Where a host waits for a guest.
+const PORT: u16 = 7000;
+
+/// Migrates a guest from one host to another; its agent is reached through the first host of its networks, `home`.
+pub(crate) fn migrate_to(home: &Lab, guest: Machine, from: &Lab, to: &Lab) -> Result<()> {
+    let line = format!("nc -l -p {PORT} -e xl migrate-receive");
+    home.while_away(guest, || {
+        thread::scope(|scope| {
+            let receiver = scope.spawn(|| tool(to, &line));
+            let address = to.host_address();
+            // The receiver may be a moment later than we are.
+            let connect = format!(
+                "until nc {address} {PORT}; do n=$((n + 1)); [ $n -lt 50 ] || exit; sleep 0.1; done"
+            );
+            let sent = tool(from, &format!("xl migrate -s '' {guest} '{connect}'"));
+            let received = receiver.join().expect("the receiver panicked");
+            sent.and(received)
+        })?;
+        wait_answer(home, guest)
     })
 }
 

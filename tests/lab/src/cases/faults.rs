@@ -13,7 +13,6 @@ use lab_driver::Machine;
 use crate::{
     bench::{Bench, GUESTS},
     cases::leaks,
-    pair::Pair,
 };
 
 /// Where the frontend is made, and where it is in the guests.
@@ -94,21 +93,9 @@ impl<'a> Faulty<'a> {
         for _ in 0..EXCHANGES {
             pair.exchange(100)?;
         }
-        all_come(&pair)?;
+        pair.any_way(BYTES, "", "")?;
         pair.finish()
     }
-}
-
-/// Sends bytes both ways at once, by whatever way.
-fn all_come(pair: &Pair) -> Result<()> {
-    let mut running = Vec::new();
-    for socket in [&pair.a, &pair.b] {
-        running.push(socket.start(&format!("recv bytes={BYTES}"))?);
-        running.push(socket.start(&format!("send bytes={BYTES}"))?);
-    }
-    running
-        .into_iter()
-        .try_for_each(|pending| pending.wait()?.exactly(BYTES).map(drop))
 }
 
 /// Some of the numbers from 1 to `total`: all if they are few, else the first and some of the others.
@@ -168,7 +155,7 @@ pub(super) fn at_unload(bench: &Bench) -> Result<()> {
             bench.unload(guest)?;
             pair.b.receive(sent[0])?;
             pair.a.receive(sent[1])?;
-            all_come(&pair)?;
+            pair.any_way(BYTES, "", "")?;
             pair.finish()?;
             if faulty.failures() == before {
                 println!("    {guest}: {} operations have failed", nth - 1);
@@ -194,12 +181,12 @@ pub(super) fn all_the_time(bench: &Bench) -> Result<()> {
                 new.exchange(100)?;
             }
             for pair in [&old, &new] {
-                all_come(pair)?;
+                pair.any_way(BYTES, "", "")?;
             }
             faulty.set("fault_every", 0)?;
             let last = bench.pair()?;
             for pair in [&old, &new, &last] {
-                all_come(pair)?;
+                pair.any_way(BYTES, "", "")?;
                 pair.finish()?;
             }
             bench.unload(guest)?;

@@ -174,13 +174,7 @@ pub(super) fn nothing_is_left(bench: &Bench) -> Result<()> {
         generation(bench)?;
     }
     bench.wait_no_connections()?;
-    for guest in GUESTS {
-        let references = bench.shell(guest, "cat /sys/module/xenvmc_frontend/refcnt")?;
-        ensure!(
-            references == "0",
-            "{guest}: {references} references to the module"
-        );
-    }
+    no_references(bench)?;
     // More connections one after the other need no more than those before them.
     let again = holdings(bench)?;
     ensure!(
@@ -190,6 +184,18 @@ pub(super) fn nothing_is_left(bench: &Bench) -> Result<()> {
     nothing_is_left_now(bench)?;
     for (guest, before) in GUESTS.into_iter().zip(before) {
         Memory::of(bench, guest)?.is_like(&before?, guest, bench.has_debug_kernel())?;
+    }
+    Ok(())
+}
+
+/// Nobody holds on to the frontends.
+pub(super) fn no_references(bench: &Bench) -> Result<()> {
+    for guest in GUESTS {
+        let references = bench.shell(guest, "cat /sys/module/xenvmc_frontend/refcnt")?;
+        ensure!(
+            references == "0",
+            "{guest}: {references} references to the module"
+        );
     }
     Ok(())
 }

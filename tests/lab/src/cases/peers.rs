@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use lab_driver::Machine;
 
 use crate::{
-    bench::{Bench, GUEST1, GUEST2, GUESTS},
+    bench::{Bench, GUEST1, GUEST2},
     cases::leaks,
     pair::Load,
     travel,
@@ -39,10 +39,10 @@ fn cpu_seconds(bench: &Bench, guest: Machine) -> Result<f64> {
 
 /// Either guest stands still for a minute, under load: the other one waits without using its processor, and nothing is lost.
 pub(super) fn paused(bench: &Bench) -> Result<()> {
-    let resets: Vec<u64> = resets(bench)?;
+    let resets = bench.resets()?;
     for (guest, other) in [(GUEST1, GUEST2), (GUEST2, GUEST1)] {
         let pairs = [bench.pair()?, bench.pair()?];
-        let loads = [
+        let loads = vec![
             Load::start_as(&pairs[0], BYTES, "mode=block", "mode=block")?,
             Load::start_as(&pairs[1], BYTES, "mode=edge", "mode=edge")?,
         ];
@@ -57,21 +57,10 @@ pub(super) fn paused(bench: &Bench) -> Result<()> {
             "{other} used {used:.1} CPU seconds"
         );
         loads.iter().try_for_each(|load| load.wait_for(BYTES))?;
-        loads.into_iter().try_for_each(Load::stop)?;
-        for pair in &pairs {
-            pair.a.close()?;
-            pair.b.close()?;
-        }
+        Load::end_all(loads, &pairs)?;
     }
-    ensure!(resets == self::resets(bench)?, "connections were reset");
+    ensure!(resets == bench.resets()?, "connections were reset");
     Ok(())
-}
-
-fn resets(bench: &Bench) -> Result<Vec<u64>> {
-    GUESTS
-        .iter()
-        .map(|guest| bench.counter(*guest, "connections_reset"))
-        .collect()
 }
 
 /// A guest is suspended while its peer stands still: connections with bytes that only the peer has are reset, and those that come

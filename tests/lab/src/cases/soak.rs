@@ -164,7 +164,7 @@ fn live(bench: &Bench, dice: &mut Dice, start: Instant) -> Result<u64> {
         let [send, receive] = [format!("mode={send}"), format!("mode={receive}")];
         loads.push(Load::start_as(pair, BYTES, &send, &receive)?);
     }
-    let resets = resets(bench)?;
+    let resets = bench.resets()?;
     let count = 1 + dice.roll(SCENARIOS);
     let is_pv = bench.lab().options().kind == GuestType::Pv;
     for _ in 0..count {
@@ -187,14 +187,7 @@ fn live(bench: &Bench, dice: &mut Dice, start: Instant) -> Result<u64> {
         }
     }
     bench.wait_peers()?;
-    bench.wait("all are on the ring again", || {
-        for pair in &pairs {
-            if !pair.is_accelerated()? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    })?;
+    bench.wait_on_ring(&pairs)?;
     if dice.roll(DEATHS) == 0 {
         let guest = *dice.pick(&GUESTS);
         println!("    {} s: {guest} is destroyed", start.elapsed().as_secs());
@@ -204,23 +197,10 @@ fn live(bench: &Bench, dice: &mut Dice, start: Instant) -> Result<u64> {
         }
         return Ok(count + 1);
     }
-    loads.into_iter().try_for_each(Load::stop)?;
-    for pair in &pairs {
-        pair.a.close()?;
-        pair.b.close()?;
-    }
+    Load::end_all(loads, &pairs)?;
     // A module that was loaded anew counts from 0.
-    ensure!(self::resets(bench)? <= resets, "connections were reset");
+    ensure!(bench.resets()? <= resets, "connections were reset");
     Ok(count)
-}
-
-/// How often the modules have reset a connection.
-fn resets(bench: &Bench) -> Result<u64> {
-    let mut sum = 0;
-    for guest in GUESTS {
-        sum += bench.counter(guest, "connections_reset")?;
-    }
-    Ok(sum)
 }
 
 /// A guest is destroyed, and made again; the connections end at the other one.

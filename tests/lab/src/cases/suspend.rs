@@ -34,7 +34,7 @@ fn under_load(bench: &Bench, guests: &[Machine], suspend: impl Fn() -> Result<()
         loads.push(Load::start_as(pair, BYTES, &mode, &mode)?);
     }
     let suspends = count(bench, guests, "suspends")?;
-    let resets = count(bench, &GUESTS, "connections_reset")?;
+    let resets = bench.resets()?;
     let watches = GUESTS.map(|guest| {
         // A guest that stays sees another instance of the other one.
         let counter = if guests.contains(&guest) {
@@ -55,33 +55,18 @@ fn under_load(bench: &Bench, guests: &[Machine], suspend: impl Fn() -> Result<()
         found == expected,
         "suspended {found:?} times, not {expected:?}"
     );
-    bench.wait("all are on the ring again", || {
-        for pair in &pairs {
-            if !pair.is_accelerated()? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    })?;
+    bench.wait_on_ring(&pairs)?;
     for watch in watches {
         let (guest, counter, watch) = watch?;
         let times = watch.stop()?;
         println!(
-            "    {guest}: network {:.2}, ring {:.2}, bytes {:.2} s after {counter}; ms: {}",
-            times.network,
-            times.ring,
-            times.flow,
+            "    {guest}, from {counter} on: {times}; ms: {}",
             bench.report(guest, "timeline")?.replace('\n', ", ")
         );
     }
     loads.iter().try_for_each(|load| load.wait_for(BYTES))?;
-    loads.into_iter().try_for_each(Load::stop)?;
-    for pair in &pairs {
-        pair.a.close()?;
-        pair.b.close()?;
-    }
-    let found = count(bench, &GUESTS, "connections_reset")?;
-    ensure!(found == resets, "connections were reset: {found:?}");
+    Load::end_all(loads, &pairs)?;
+    ensure!(bench.resets()? == resets, "connections were reset");
     leaks::nothing_is_left_now(bench)
 }
 
@@ -208,13 +193,7 @@ pub(super) fn leaves_nothing(bench: &Bench) -> Result<()> {
             pair.b.close()?;
         }
         bench.wait_no_connections()?;
-        for guest in GUESTS {
-            let references = bench.shell(guest, "cat /sys/module/xenvmc_frontend/refcnt")?;
-            ensure!(
-                references == "0",
-                "{guest}: {references} references to the module"
-            );
-        }
+        leaks::no_references(bench)?;
         leaks::nothing_is_left_now(bench)
     };
     travels(2)?;
