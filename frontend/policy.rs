@@ -125,11 +125,8 @@ pub(crate) fn ask_again(channel: &Arc<Channel>) -> bool {
         match handshake::ask(&stream, channel) {
             Ok(()) => {}
             Err(Decline::QueueFull) => return false,
-            Err(reason) => {
-                frontend.counters().decline(reason);
-                // As any other, from now on.
-                stream.traffic.is_worth.store(false, Relaxed);
-            }
+            // The next call that moves bytes asks again.
+            Err(reason) => frontend.counters().decline(reason),
         }
     }
     true

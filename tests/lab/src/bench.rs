@@ -31,6 +31,11 @@ pub(crate) const GUEST2: Machine = Machine::Guest(2);
 /// Both.
 pub(crate) const GUESTS: [Machine; 2] = [GUEST1, GUEST2];
 
+/// The other one of the two.
+pub(crate) fn other(guest: Machine) -> Machine {
+    if guest == GUEST1 { GUEST2 } else { GUEST1 }
+}
+
 /// Where the conformance suite is in the guests.
 pub(crate) const CONFORMANCE: &str = "/bin/xenvmc-conformance";
 

@@ -27,7 +27,7 @@ const DOM0_MODULES: [&str; 14] = [
 ];
 
 /// Programs of Dom0 beside busybox and the agent. The library is one that threads load at exit.
-const DOM0_PROGRAMS: [&str; 26] = [
+const DOM0_PROGRAMS: [&str; 27] = [
     "dash",
     "xl",
     "xenstored",
@@ -44,6 +44,7 @@ const DOM0_PROGRAMS: [&str; 26] = [
     "xenstore-write",
     "xenstore-rm",
     "xenstore-chmod",
+    "xenstore-control",
     "xenstore-exists",
     "xenstore-list",
     "xenstore-watch",

@@ -22,7 +22,7 @@ const BYTES_ON_TCP: u64 = 50_000;
 const MODES: [&str; 3] = ["block", "poll", "edge"];
 
 /// Connections under load go on over the network while the guests are apart, and come to the ring wherever they meet. The second
-/// host has no backend at first.
+/// host has no backend at first; on both, guests get the numbers again that they had before.
 pub(super) fn apart_and_together(bench: &Bench) -> Result<()> {
     let second = bench.another_host()?;
     let result = travels(bench, &second);

@@ -199,6 +199,7 @@ pub(crate) const ALL: &[Case] = cases![
     peers::comes_again long,
     peers::unloaded_while_suspended long,
     peers::another_version,
+    peers::xenstored_comes_anew,
     faults::one_after_the_other long,
     faults::at_unload long,
     faults::all_the_time long,

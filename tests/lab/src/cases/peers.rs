@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use lab_driver::Machine;
 
 use crate::{
-    bench::{Bench, GUEST1, GUEST2},
+    bench::{Bench, GUEST1, GUEST2, GUESTS, other},
     cases::leaks,
     pair::Load,
     travel,
@@ -158,6 +158,31 @@ pub(super) fn unloaded_while_suspended(bench: &Bench) -> Result<()> {
         bench.wait_peers()?;
     }
     leaks::nothing_is_left_now(bench)
+}
+
+/// The daemon of Xenstore is replaced while it runs, which is all that Xen survives: connections do not care, and guests still find
+/// each other.
+pub(super) fn xenstored_comes_anew(bench: &Bench) -> Result<()> {
+    let pair = bench.pair()?;
+    let load = Load::start(&pair, BYTES)?;
+    let control = "xenstore-control live-update -F -t 30 /usr/sbin/xenstored";
+    let said = bench.shell(Machine::Dom0, control)?;
+    ensure!(said.contains("OK"), "the daemon says {said:?}");
+    load.wait_for(BYTES)?;
+    for guest in GUESTS {
+        bench.unload(guest)?;
+        bench.wait("the other one has heard of it", || {
+            Ok(!bench.sees(other(guest), &guest.address().to_string())?)
+        })?;
+        bench.load(guest, "")?;
+        bench.wait_peers()?;
+        load.wait_for(LITTLE)?;
+    }
+    bench.set_dirty();
+    bench.wait_on_ring(std::slice::from_ref(&pair))?;
+    load.stop()?;
+    pair.a.close()?;
+    pair.b.close()
 }
 
 /// A peer that speaks another version of the protocol is left alone, and that is said.

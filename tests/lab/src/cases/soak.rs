@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use lab_driver::{GuestType, Machine};
 
 use crate::{
-    bench::{Bench, GUEST1, GUEST2, GUESTS},
+    bench::{Bench, GUEST2, GUESTS, other},
     cases::leaks,
     dice::Dice,
     pair::Load,
@@ -107,10 +107,6 @@ const SCENARIOS_ALL: [Scenario; 8] = [
 
 /// Part of the generations that end with the death of a guest.
 const DEATHS: u64 = 4;
-
-fn other(guest: Machine) -> Machine {
-    if guest == GUEST1 { GUEST2 } else { GUEST1 }
-}
 
 /// A number from the environment.
 fn number(name: &str) -> Result<Option<u64>> {
