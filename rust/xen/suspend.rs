@@ -119,6 +119,7 @@ impl<H: Handler> Suspend<H> {
         let device = device.and_then(|device| {
             // SAFETY: The device is registered. Its driver is only looked at.
             if unsafe { (*device).dev.driver.is_null() } {
+                pr_err!("drivers get no platform devices: nobody would say when the guest is suspended\n");
                 // SAFETY: Registered above, and nobody else unregisters it.
                 unsafe { xen_sys::platform_device_unregister(device) };
                 return Err(ENXIO);

@@ -174,6 +174,10 @@ fn obey(order: &Order) -> Result<Answer, String> {
                 .with("sent", sent)
                 .with("received", received))
         }
+        "gap" => {
+            let longest = socket(order)?.rx.longest.swap(0, Relaxed);
+            Ok(Answer::default().with("ms", longest))
+        }
         "shutdown" => {
             let how = match order.get::<String>("how")?.as_str() {
                 "read" => libc::SHUT_RD,

@@ -236,6 +236,13 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
+    /// The longest times, in milliseconds, for which the end that connected and the one that accepted have received nothing, since this
+    /// was asked last.
+    pub(crate) fn longest_gaps(&self) -> Result<[u64; 2]> {
+        let longest = |end: &Socket| Ok::<_, anyhow::Error>(end.call("gap")?.number("ms"));
+        Ok([longest(&self.pair.a)?, longest(&self.pair.b)?])
+    }
+
     /// Sends a signal to each of the threads.
     pub(crate) fn interrupt(&self) -> Result<()> {
         self.senders

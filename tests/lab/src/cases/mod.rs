@@ -194,6 +194,7 @@ pub(crate) const ALL: &[Case] = cases![
     suspend::saved_while_idle_readers_sleep long,
     suspend::saved_with_unread_bytes,
     suspend::leaves_nothing long,
+    suspend::standstill long,
     peers::paused long,
     peers::paused_while_the_other_is_suspended long,
     peers::comes_again long,

@@ -3,7 +3,7 @@
 //! Guests that are saved, restored, copied and migrated: their connections live on, and come back to the ring.
 
 use anyhow::{Result, ensure};
-use lab_driver::Machine;
+use lab_driver::{Lab, Machine};
 
 use crate::{
     bench::{Bench, GUEST1, GUEST2, GUESTS},
@@ -18,6 +18,12 @@ const BYTES: u64 = 1 << 20;
 
 /// Bytes that a sleeping reader waits for.
 const LITTLE: u64 = 1000;
+
+/// Bytes that flow before and after, by whatever way.
+const SOME: u64 = 50_000;
+
+/// How often each way is measured.
+const TURNS: usize = 3;
 
 /// Suspends one after the other that must not leave anything.
 const SUSPENDS: usize = 6;
@@ -202,6 +208,45 @@ pub(super) fn leaves_nothing(bench: &Bench) -> Result<()> {
     travels(SUSPENDS)?;
     for (guest, before) in GUESTS.into_iter().zip(before) {
         leaks::Memory::of(bench, guest)?.is_like(&before?, guest, bench.has_debug_kernel())?;
+    }
+    Ok(())
+}
+
+/// For how long bytes stand still, as the guest that stays sees it, over the network alone and with the modules.
+pub(super) fn standstill(bench: &Bench) -> Result<()> {
+    type Travel = fn(&Lab, Machine) -> Result<()>;
+    let travels: [(&str, Travel); 3] = [
+        ("copied", travel::checkpoint),
+        ("saved and restored", travel::save_and_restore),
+        ("migrated", travel::migrate),
+    ];
+    let mut found = vec![String::new(); travels.len()];
+    for turn in 0..2 * TURNS {
+        let has_modules = turn % 2 == 1;
+        bench.unload_all()?;
+        if has_modules {
+            bench.load_all()?;
+        }
+        for ((_, travel), found) in travels.iter().zip(&mut found) {
+            let pair = bench.plain_pair()?;
+            if has_modules {
+                pair.accelerate()?;
+            }
+            let load = Load::start(&pair, SOME)?;
+            load.longest_gaps()?;
+            travel(bench.lab(), GUEST1)?;
+            load.wait_for(SOME)?;
+            let [_, gap] = load.longest_gaps()?;
+            let way = if has_modules { "with" } else { "without" };
+            *found += &format!(" {way} {:.1} s", gap as f64 / 1000.0);
+            load.stop()?;
+            pair.a.close()?;
+            pair.b.close()?;
+        }
+    }
+    bench.set_dirty();
+    for ((name, _), found) in travels.iter().zip(found) {
+        println!("    {name}:{found}");
     }
     Ok(())
 }
