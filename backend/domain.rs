@@ -6,7 +6,11 @@
 use crate::{
     budget::Budget,
     group::Group,
-    notice::Notice,
+    notice::{
+        Mark,
+        Notice,
+        Part, //
+    },
     publish::Published,
     registry::Registry, //
 };
@@ -56,7 +60,7 @@ pub(crate) struct Domain {
     pub(crate) lines: Budget,
     /// The mark that its watches set.
     pub(crate) notice: Arc<Notice>,
-    _watches: [Pin<KBox<Watch<Notice>>>; 2],
+    _watches: [Pin<KBox<Watch<Mark>>>; Part::ALL.len()],
 }
 
 /// An announcement.
@@ -86,12 +90,17 @@ impl Domain {
     /// What [`Watch::new`] returns.
     pub(crate) fn new(id: DomId, default_all: bool, task: &Arc<Task<Registry>>) -> Result<Self> {
         let notice = Notice::new(task.clone())?;
-        let own = CString::try_from_fmt(format_args!("/local/domain/{id}/data/xenvmc"))?;
-        let group = CString::try_from_fmt(format_args!("/local/domain/{id}/xenvmc/group"))?;
-        let watches = [
-            Watch::new(&own, notice.clone())?,
-            Watch::new(&group, notice.clone())?,
-        ];
+        let watch = |part| {
+            let name = match part {
+                Part::Group => "xenvmc/group",
+                Part::Announcement => "data/xenvmc/announce",
+                Part::Offers => "data/xenvmc/offers",
+            };
+            let path = CString::try_from_fmt(format_args!("/local/domain/{id}/{name}"))?;
+            Watch::new(&path, Mark::new(&notice, part)?)
+        };
+        let [group, announcement, offers] = Part::ALL;
+        let watches = [watch(group)?, watch(announcement)?, watch(offers)?];
         Ok(Self {
             id,
             announced: None,

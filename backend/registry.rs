@@ -16,6 +16,7 @@ use crate::{
         Counters, //
     },
     domain::Domain,
+    notice::Part,
     publish::Content,
     view, //
 };
@@ -195,33 +196,46 @@ impl RegistryInner {
         let mut again = false;
         let mut marked = KVec::new();
         for (index, domain) in self.domains.iter_mut().enumerate() {
-            if !domain.notice.take() {
+            let due = domain.notice.take();
+            if due.is_empty() {
                 continue;
             }
-            if !domain.looks.take() || marked.push(index, GFP_KERNEL).is_err() {
+            if !domain.looks.take() || marked.push((index, due), GFP_KERNEL).is_err() {
                 counters.add(Counter::Postponed);
-                domain.notice.set();
+                domain.notice.set(due);
                 *postponed = true;
                 continue;
             }
-            self.announcements += 1;
-            let result = domain
-                .read_group(registry.default_all, counters)
-                .and_then(|()| domain.read_announcement(self.announcements, counters));
+            let mut result = Ok(());
+            if due.has(Part::Group) {
+                result = domain.read_group(registry.default_all, counters);
+            }
+            if due.has(Part::Announcement) {
+                self.announcements += 1;
+                let order = self.announcements;
+                result = result.and_then(|()| domain.read_announcement(order, counters));
+            }
             if registry.failed(result) {
-                domain.notice.set();
+                domain.notice.set(due);
                 again = true;
             }
         }
-        for index in marked {
+        for (index, due) in marked {
+            if !due.has(Part::Offers) {
+                continue;
+            }
             let ids: KVec<DomId> = match self.ids() {
                 Ok(ids) => ids,
-                Err(_) => return true,
+                Err(_) => {
+                    self.domains[index].notice.set(due);
+                    again = true;
+                    continue;
+                }
             };
             let domain = &mut self.domains[index];
             let result = domain.read_offers(|id| ids.contains(&id), counters);
             if registry.failed(result) {
-                domain.notice.set();
+                domain.notice.set(due);
                 again = true;
             }
         }

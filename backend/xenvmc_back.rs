@@ -65,7 +65,7 @@ impl Backend {
             return Err(ENODEV);
         }
         let registry = Arc::pin_init(Registry::new(default_all), GFP_KERNEL)?;
-        let task = new_task!(Queue::Unbound, registry.clone(), "xenvmc_registry")?;
+        let task = new_task!(Queue::HighPriority, registry.clone(), "xenvmc_registry")?;
         let files = Files::new(&registry)?;
         let census = Arc::new(Census::new(task.clone()), GFP_KERNEL)?;
         registry.attach(census.clone());

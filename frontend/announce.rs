@@ -31,6 +31,8 @@ pub(crate) struct Announcer {
     instance: u64,
     /// What is in xenstore, as far as we know.
     written: Option<Announcement>,
+    /// Whether all was taken back that was in xenstore, and nothing was written since.
+    is_withdrawn: bool,
     /// Whether the log says that there are more addresses than fit.
     is_overflow_logged: bool,
 }
@@ -49,6 +51,7 @@ impl Announcer {
         Self {
             instance: random::u64(),
             written: None,
+            is_withdrawn: false,
             is_overflow_logged: false,
         }
     }
@@ -91,6 +94,7 @@ impl Announcer {
         let value = CString::try_from_fmt(format_args!("{wanted}"))?;
         // What is there is not known until the write has succeeded.
         self.written = None;
+        self.is_withdrawn = false;
         xenbus::write(c"data/xenvmc/announce", &value)?;
         self.written = Some(wanted);
         counters.announcements_written.inc();
@@ -103,9 +107,22 @@ impl Announcer {
     ///
     /// What [`withdraw_all`] returns.
     pub(crate) fn restart(&mut self) -> Result {
-        withdraw_all()?;
+        if !self.is_withdrawn {
+            self.withdraw()?;
+        }
         self.instance = random::u64();
+        Ok(())
+    }
+
+    /// Takes back the announcement and all offers. No channel is being made.
+    ///
+    /// # Errors
+    ///
+    /// What [`withdraw_all`] returns.
+    pub(crate) fn withdraw(&mut self) -> Result {
         self.written = None;
+        withdraw_all()?;
+        self.is_withdrawn = true;
         Ok(())
     }
 

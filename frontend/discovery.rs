@@ -113,7 +113,7 @@ impl Discovery {
     ) -> Result<Self> {
         let reconciler = Reconciler::new(peers, counters, timeline, listener);
         let reconciler = Arc::pin_init(reconciler, GFP_KERNEL)?;
-        let task = new_task!(Queue::Unbound, reconciler, "xenvmc_reconciler")?;
+        let task = new_task!(Queue::HighPriority, reconciler, "xenvmc_reconciler")?;
         let trigger = Arc::new(Trigger { task: task.clone() }, GFP_KERNEL)?;
         // From here on dropping stops what was started.
         let mut this = Self {
@@ -162,8 +162,9 @@ impl Pacer {
     /// What we said could not be taken back.
     pub(crate) fn forget(&self) -> Result {
         let reconciler = self.0.handler();
-        reconciler.forget(&mut reconciler.state.lock());
-        announce::withdraw_all()
+        let mut state = reconciler.state.lock();
+        reconciler.forget(&mut state);
+        state.announcer.withdraw()
     }
 
     /// Looks again, as another instance, in whatever domain we are now.
@@ -253,23 +254,41 @@ impl Reconciler {
         })
     }
 
-    fn reconcile(&self, state: &mut State, is_store_due: bool) -> Result {
+    /// Does all that there is to do; true = to be done again from the beginning.
+    fn reconcile(&self, state: &mut State, is_store_due: bool) -> Result<bool> {
         if !is_store_due && state.own.is_some() {
-            return state.announcer.update(&self.counters);
+            state.announcer.update(&self.counters)?;
+            return Ok(false);
         }
-        let own = domain::own()?;
-        let found = state.announcer.check(&self.counters)?;
-        if state.own != Some(own) || found == Found::Nothing {
-            // The first time it removes what was left by nobody knows whom.
-            state.own = None;
-            self.forget(state);
-            state.announcer.restart()?;
-            self.listener.began(own);
-            state.own = Some(own);
-        }
+        let own = match state.own {
+            Some(own) => own,
+            None => self.begin(state)?,
+        };
         state.announcer.update(&self.counters)?;
         self.timeline.note(Step::Announced);
-        match Survey::take(own)? {
+        self.look(state, own)?;
+        // Last, as it seldom finds anything, and others wait for what comes before: xenstore is slow.
+        let is_lost =
+            domain::own()? != own || state.announcer.check(&self.counters)? == Found::Nothing;
+        if is_lost {
+            state.own = None;
+        }
+        Ok(is_lost)
+    }
+
+    /// Begins as a guest that has just come. The first time it removes what was left by nobody knows whom.
+    fn begin(&self, state: &mut State) -> Result<DomId> {
+        let own = domain::own()?;
+        self.forget(state);
+        state.announcer.restart()?;
+        self.listener.began(own);
+        state.own = Some(own);
+        Ok(own)
+    }
+
+    /// Looks at what the backend says.
+    fn look(&self, state: &mut State, own: DomId) -> Result {
+        match Survey::take(own, state.backend)? {
             // Its change will ask for another run.
             Survey::Changing => Ok(()),
             Survey::NoBackend => {
@@ -332,7 +351,13 @@ impl Run for Reconciler {
             state.own = None;
         }
         match self.reconcile(&mut state, is_store_due) {
-            Ok(()) => state.is_failing = false,
+            Ok(is_lost) => {
+                state.is_failing = false;
+                if is_lost {
+                    self.is_store_due.store(true, Release);
+                    task.kick();
+                }
+            }
             Err(e) => {
                 if !state.is_failing {
                     pr_warn!("discovery failed, and will be tried again: {e:?}\n");

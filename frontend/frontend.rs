@@ -93,7 +93,7 @@ impl Frontend {
             GFP_KERNEL,
         )?;
         let connector = new_task!(
-            Queue::Unbound,
+            Queue::HighPriority,
             Connector::new(&frontend)?,
             "xenvmc_connector"
         )?;

@@ -75,15 +75,27 @@ impl Text {
 }
 
 impl Survey {
-    /// Looks. `own` is the number of our own domain, which is no peer.
+    /// Looks. `own` is the number of our own domain, which is no peer; `known` that of the backend that was there before.
     ///
     /// # Errors
     ///
     /// `ENOMEM`, `EIO`, `EACCES`.
-    pub(crate) fn take(own: DomId) -> Result<Self> {
-        let Some(backend) = backend()? else {
-            return Ok(Survey::NoBackend);
-        };
+    pub(crate) fn take(own: DomId, known: Option<u64>) -> Result<Self> {
+        if let Some(known) = known {
+            // Xenstore is slow: who is there is not asked for twice.
+            match Self::of(own, known)? {
+                Survey::Changing => {}
+                survey => return Ok(survey),
+            }
+        }
+        match backend()? {
+            Some(backend) => Self::of(own, backend),
+            None => Ok(Survey::NoBackend),
+        }
+    }
+
+    /// Looks at what this backend says.
+    fn of(own: DomId, backend: u64) -> Result<Self> {
         let mut peers = KVec::new();
         for &domid in names(c"xenvmc/peers")?
             .iter()
@@ -107,10 +119,11 @@ impl Survey {
         }
         // The backend takes back all that it said at once, and what we read may be half of it. Each
         // has a number of its own, so one that is the same was there all the time.
-        if self::backend()? != Some(backend) {
-            return Ok(Survey::Changing);
-        }
-        Ok(Survey::Said(Said { backend, peers }))
+        Ok(match self::backend()? {
+            Some(now) if now == backend => Survey::Said(Said { backend, peers }),
+            Some(_) => Survey::Changing,
+            None => Survey::NoBackend,
+        })
     }
 }
 

@@ -27,9 +27,10 @@ pub trait Run: Send + Sync + Sized + 'static {
 /// The system's work queue that a task runs on. None of them is frozen during suspend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queue {
-    /// Any processor; for work that takes long or waits for xenstore.
+    /// Any processor; for work that takes long.
     Unbound,
-    /// High priority, on the processor that asked.
+    /// High priority, on the processor that asked; for work that others wait for, and that itself
+    /// waits more than it runs, as for xenstore.
     HighPriority,
     /// In softirq context, soon: the handler must not sleep.
     BottomHalf,

@@ -5,11 +5,11 @@
 use std::{
     fmt,
     sync::Arc,
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use lab_driver::{Lab, Machine};
 
 use crate::bench::patience;
@@ -24,9 +24,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Waits until a counter of the guest's module is larger than before, and then until its network device is connected, so many of its
-/// connections send and receive through the ring, and so many have received something that way; prints when all of that was. Runs
-/// in the guest.
-const STOPWATCH: &str = "cd /sys/kernel/debug/xenvmc
+/// connections send and receive through the ring, and so many have received something that way; writes down when all of that was. Runs
+/// in the guest, on its own: nobody listens to it while the guest is away. One that a failed test has left is ended first.
+const STOPWATCH: &str = "kill $(cat /tmp/stopwatch.pid) 2>/dev/null
+rm -f /tmp/stopwatch
+cd /sys/kernel/debug/xenvmc
+(
 count() { sed -n 's/^COUNTER //p' counters; }
 while [ $(count) -le BEFORE ]; do usleep 20000; done
 read start rest </proc/uptime
@@ -43,10 +46,16 @@ until [ \"$network\" ] && [ \"$ring\" ] && [ \"$flow\" ]; do
 	[ \"$flow\" ] || [ ! \"$ring\" ] || [ $(flows) -lt CONNECTIONS ] || flow=$now
 	usleep 5000
 done
-echo $start $network $ring $flow";
+echo $start $network $ring $flow >/tmp/stopwatch.new
+mv /tmp/stopwatch.new /tmp/stopwatch
+) </dev/null >/dev/null 2>&1 &
+echo $! >/tmp/stopwatch.pid";
 
 /// Measures how long it takes a guest to be on the ring again after something that one of the two has gone through.
-pub(crate) struct Stopwatch(JoinHandle<Result<String>>);
+pub(crate) struct Stopwatch {
+    lab: Arc<Lab>,
+    guest: Machine,
+}
 
 /// What a [`Stopwatch`] found, in seconds.
 pub(crate) struct Times {
@@ -81,21 +90,33 @@ impl Stopwatch {
         counter: &str,
         before: u64,
         connections: usize,
-    ) -> Self {
-        let lab = lab.clone();
+    ) -> Result<Self> {
         let line = STOPWATCH
             .replace("COUNTER", counter)
             .replace("BEFORE", &before.to_string())
             .replace("CONNECTIONS", &connections.to_string());
-        Self(thread::spawn(move || {
-            let output = lab.command(guest, &["/bin/sh", "-c", &line]).run()?;
-            Ok(output.success()?.text())
-        }))
+        lab.shell(guest, &line)?;
+        let lab = lab.clone();
+        Ok(Self { lab, guest })
     }
 
-    /// What it found.
+    /// What it found, when it has found everything.
     pub(crate) fn stop(self) -> Result<Times> {
-        let said = self.0.join().expect("the stopwatch panicked")?;
+        let start = Instant::now();
+        let said = loop {
+            let said = self
+                .lab
+                .shell(self.guest, "cat /tmp/stopwatch 2>/dev/null || :")?
+                .text();
+            if !said.is_empty() {
+                break said;
+            }
+            ensure!(
+                start.elapsed() < patience(&self.lab, ANSWER_TIMEOUT),
+                "{}: the stopwatch does not stop",
+                self.guest
+            );
+        };
         let times: Vec<f64> = said
             .split_whitespace()
             .filter_map(|word| word.parse().ok())

@@ -84,7 +84,7 @@ fn together(
     come: impl Fn() -> Result<()>,
 ) -> Result<()> {
     let before = bench.counter(guest, "resumes")?;
-    let watch = Stopwatch::start(bench.lab(), guest, "resumes", before, pairs.len());
+    let watch = Stopwatch::start(bench.lab(), guest, "resumes", before, pairs.len())?;
     come()?;
     bench.wait_peers()?;
     bench.wait_on_ring(pairs)?;

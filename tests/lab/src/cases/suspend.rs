@@ -49,7 +49,7 @@ fn under_load(bench: &Bench, guests: &[Machine], suspend: impl Fn() -> Result<()
             "peers_seen"
         };
         let before = bench.counter(guest, counter)?;
-        let watch = Stopwatch::start(bench.lab(), guest, counter, before, pairs.len());
+        let watch = Stopwatch::start(bench.lab(), guest, counter, before, pairs.len())?;
         Ok::<_, anyhow::Error>((guest, counter, watch))
     });
 
