@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writing to a guest's `/local/domain/N/xenvmc`: each change is one transaction, so that the guest
-//! never sees half of it.
+//! Writing to a guest's `/local/domain/N/xenvmc`: each change is one transaction, or one write, so that
+//! the guest never sees half of it.
 //!
 //! `backend` is there if and only if the rest is right: without it, peers and offers say nothing.
 //! So a backend that is removed takes it back along with all else, and a guest that finds it gone
@@ -135,6 +135,16 @@ impl Published {
         if known.is_some() && written == 0 && removed == 0 {
             return Ok(false);
         }
+        if written == 1 && removed == 0 && had.get(c"backend").is_some() {
+            // Somebody waits for it, and a transaction takes four times as long.
+            for (name, value) in wanted.without(had) {
+                xenbus::write(&path(id, name)?, value)?;
+            }
+            undo_if_gone(id)?;
+            counters.add(Counter::Published);
+            self.content = Some(wanted);
+            return Ok(true);
+        }
         for attempt in 1..=ATTEMPTS {
             let t = Transaction::begin()?;
             // Writing makes the directories on the way, so it must not happen for a guest that is
@@ -168,6 +178,31 @@ impl Published {
         self.content = Some(wanted);
         Ok(true)
     }
+}
+
+/// Takes back what was written for guest `id` without a transaction, if it was gone already: the directories on the way have
+/// come back.
+///
+/// # Errors
+///
+/// `ENOENT` if it was gone; what else [`xenbus::read`] and [`xenbus::remove`] return.
+fn undo_if_gone(id: DomId) -> Result {
+    let domid = CString::try_from_fmt(format_args!("/local/domain/{id}/domid"))?;
+    let there = xenbus::read(&domid).map(drop);
+    if there != Err(ENOENT) {
+        return there;
+    }
+    let t = Transaction::begin()?;
+    if t.read_bounded(&domid, xenbus::MAX_VALUE).map(drop) == Err(ENOENT) {
+        remove(&t, id, c"backend")?;
+        remove_if_empty(&t, id)?;
+        let directory = CString::try_from_fmt(format_args!("/local/domain/{id}"))?;
+        if t.directory(&directory)?.is_empty() {
+            t.remove(&directory)?;
+        }
+    }
+    t.commit()?;
+    there
 }
 
 /// Returns the full path of the key `name` of guest `id`.

@@ -22,7 +22,11 @@ use crate::{
         News,
         Roster, //
     },
-    survey::Survey,
+    survey::{
+        part,
+        Said,
+        Survey, //
+    },
     timeline::{
         Step,
         Timeline, //
@@ -95,7 +99,7 @@ pub(crate) trait Listener: Send + Sync + 'static {
 /// Discovery, from its start to its drop, which takes back all that we said.
 pub(crate) struct Discovery {
     notifier: Option<Pin<KBox<Notifier<Trigger>>>>,
-    watch: Option<Pin<KBox<Watch<Trigger>>>>,
+    watches: Option<[Pin<KBox<Watch<Trigger>>>; 3]>,
     task: Arc<Task<Reconciler>>,
 }
 
@@ -114,16 +118,25 @@ impl Discovery {
         let reconciler = Reconciler::new(peers, counters, timeline, listener);
         let reconciler = Arc::pin_init(reconciler, GFP_KERNEL)?;
         let task = new_task!(Queue::HighPriority, reconciler, "xenvmc_reconciler")?;
-        let trigger = Arc::new(Trigger { task: task.clone() }, GFP_KERNEL)?;
+        let trigger = |due| {
+            let task = task.clone();
+            Arc::new(Trigger { task, due }, GFP_KERNEL)
+        };
+        let (addresses, all) = (trigger(0)?, trigger(part::ALL)?);
+        let (peers, offers) = (trigger(part::PEERS)?, trigger(part::OFFERS)?);
         // From here on dropping stops what was started.
         let mut this = Self {
             notifier: None,
-            watch: None,
+            watches: None,
             task,
         };
-        this.notifier = Some(Notifier::register(trigger.clone())?);
-        // It calls once for itself.
-        this.watch = Some(Watch::new(c"xenvmc", trigger)?);
+        this.notifier = Some(Notifier::register(addresses)?);
+        // Each calls once for itself.
+        this.watches = Some([
+            Watch::new(c"xenvmc/backend", all)?,
+            Watch::new(c"xenvmc/peers", peers)?,
+            Watch::new(c"xenvmc/offers", offers)?,
+        ]);
         Ok(this)
     }
 
@@ -131,7 +144,7 @@ impl Discovery {
     /// come. What we said stays, until the drop. Process context, not from the listener.
     pub(crate) fn stop(&mut self) {
         self.notifier = None;
-        self.watch = None;
+        self.watches = None;
         self.task.stop();
     }
 
@@ -187,11 +200,13 @@ impl Drop for Discovery {
 /// What asks for runs.
 struct Trigger {
     task: Arc<Task<Reconciler>>,
+    /// What is to be read then.
+    due: u32,
 }
 
 impl Handler for Trigger {
     fn changed(&self, _path: &CStr) {
-        self.task.handler().is_store_due.store(true, Release);
+        self.task.handler().set_due(self.due);
         self.task.kick();
     }
 }
@@ -209,9 +224,9 @@ struct Reconciler {
     counters: Arc<Counters>,
     timeline: Arc<Timeline>,
     listener: Arc<dyn Listener>,
-    /// Whether something changed in xenstore, and not our addresses alone. Set /before/ a run is
-    /// asked for, so that the run sees it.
-    is_store_due: Atomic<bool>,
+    /// Parts of what the backend says that may have changed ([`part`]); none if only our addresses have. Set
+    /// /before/ a run is asked for, so that the run sees it.
+    due: Atomic<u32>,
     /// Whether nothing that was said before holds any more. Set /before/ a run is asked for.
     is_new: Atomic<bool>,
     /// Nobody but a run takes it, and there is one at a time; while there are none, [`Pacer`].
@@ -223,6 +238,7 @@ struct State {
     own: Option<DomId>,
     announcer: Announcer,
     backend: Option<u64>,
+    said: Said,
     roster: Roster,
     is_failing: bool,
 }
@@ -239,13 +255,14 @@ impl Reconciler {
             counters,
             timeline,
             listener,
-            is_store_due: Atomic::new(false),
+            due: Atomic::new(0),
             is_new: Atomic::new(false),
             state <- new_mutex!(
                 State {
                     own: None,
                     announcer: Announcer::new(),
                     backend: None,
+                    said: Said::default(),
                     roster: Roster::default(),
                     is_failing: false,
                 },
@@ -254,9 +271,17 @@ impl Reconciler {
         })
     }
 
+    /// Adds to what is to be read.
+    fn set_due(&self, parts: u32) {
+        let mut before = self.due.load(Relaxed);
+        while let Err(now) = self.due.cmpxchg(before, before | parts, Full) {
+            before = now;
+        }
+    }
+
     /// Does all that there is to do; true = to be done again from the beginning.
-    fn reconcile(&self, state: &mut State, is_store_due: bool) -> Result<bool> {
-        if !is_store_due && state.own.is_some() {
+    fn reconcile(&self, state: &mut State, due: u32) -> Result<bool> {
+        if due == 0 && state.own.is_some() {
             state.announcer.update(&self.counters)?;
             return Ok(false);
         }
@@ -266,7 +291,7 @@ impl Reconciler {
         };
         state.announcer.update(&self.counters)?;
         self.timeline.note(Step::Announced);
-        self.look(state, own)?;
+        self.look(state, own, due)?;
         // Last, as it seldom finds anything, and others wait for what comes before: xenstore is slow.
         let is_lost =
             domain::own()? != own || state.announcer.check(&self.counters)? == Found::Nothing;
@@ -287,8 +312,8 @@ impl Reconciler {
     }
 
     /// Looks at what the backend says.
-    fn look(&self, state: &mut State, own: DomId) -> Result {
-        match Survey::take(own, state.backend)? {
+    fn look(&self, state: &mut State, own: DomId, due: u32) -> Result {
+        match Survey::take(own, state.backend, due, &mut state.said)? {
             // Its change will ask for another run.
             Survey::Changing => Ok(()),
             Survey::NoBackend => {
@@ -297,12 +322,12 @@ impl Reconciler {
                 }
                 Ok(())
             }
-            Survey::Said(said) => {
+            Survey::Said(backend) => {
                 self.timeline.note(Step::Backend);
-                if state.backend.replace(said.backend) != Some(said.backend) {
+                if state.backend.replace(backend) != Some(backend) {
                     pr_info!("the backend is there\n");
                 }
-                let news = state.roster.update(said.peers, &self.counters)?;
+                let news = state.roster.update(state.said.by_peer()?, &self.counters)?;
                 self.tell(&state.roster, news)
             }
         }
@@ -346,15 +371,15 @@ impl Reconciler {
 impl Run for Reconciler {
     fn run(&self, task: &Task<Self>) {
         let mut state = self.state.lock();
-        let is_store_due = self.is_store_due.xchg(false, Full);
+        let due = self.due.xchg(0, Full);
         if self.is_new.xchg(false, Full) {
             state.own = None;
         }
-        match self.reconcile(&mut state, is_store_due) {
+        match self.reconcile(&mut state, due) {
             Ok(is_lost) => {
                 state.is_failing = false;
                 if is_lost {
-                    self.is_store_due.store(true, Release);
+                    self.set_due(part::ALL);
                     task.kick();
                 }
             }
@@ -363,7 +388,7 @@ impl Run for Reconciler {
                     pr_warn!("discovery failed, and will be tried again: {e:?}\n");
                 }
                 state.is_failing = true;
-                self.is_store_due.store(true, Relaxed);
+                self.set_due(part::ALL);
                 task.kick_after(RETRY_MS);
             }
         }

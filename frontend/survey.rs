@@ -27,16 +27,27 @@ pub(crate) enum Survey {
     NoBackend,
     /// The backend came, went or changed while we looked: look again.
     Changing,
-    /// What it says.
-    Said(Said),
+    /// This backend says what is in [`Said`].
+    Said(u64),
 }
 
-/// What the backend says.
+/// Parts of what the backend says, as bits of a number.
+pub(crate) mod part {
+    /// Announcements.
+    pub(crate) const PEERS: u32 = 1;
+    /// Offers and answers.
+    pub(crate) const OFFERS: u32 = 2;
+    /// Everything, as when the backend is another one.
+    pub(crate) const ALL: u32 = PEERS | OFFERS;
+}
+
+/// What the backend said when we looked last.
+#[derive(Default)]
 pub(crate) struct Said {
-    /// The random number of the backend.
-    pub(crate) backend: u64,
-    /// What it says of each peer, each once, in no order.
-    pub(crate) peers: KVec<About>,
+    /// The announcement of each peer.
+    peers: KVec<(DomId, Text)>,
+    /// What each offered to us.
+    offers: KVec<(DomId, Text)>,
 }
 
 /// What the backend says of one peer.
@@ -58,6 +69,18 @@ pub(crate) enum Text {
 }
 
 impl Text {
+    /// Returns a copy.
+    fn try_clone(&self) -> Result<Self> {
+        Ok(match self {
+            Text::Long => Text::Long,
+            Text::Bytes(bytes) => {
+                let mut copy = KVec::new();
+                copy.extend_from_slice(bytes, GFP_KERNEL)?;
+                Text::Bytes(copy)
+            }
+        })
+    }
+
     /// Returns what `parse` makes of it.
     ///
     /// # Errors
@@ -75,55 +98,63 @@ impl Text {
 }
 
 impl Survey {
-    /// Looks. `own` is the number of our own domain, which is no peer; `known` that of the backend that was there before.
+    /// Looks at the parts that are due. `own` is the number of our own domain, which is no peer; `known` that of the backend that was
+    /// there before.
+    ///
+    /// Xenstore is slow, and others wait: what has not changed is not read again.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, `EIO`, `EACCES`.
-    pub(crate) fn take(own: DomId, known: Option<u64>) -> Result<Self> {
+    /// `ENOMEM`, `EIO`, `EACCES`. Then everything is due.
+    pub(crate) fn take(own: DomId, known: Option<u64>, due: u32, said: &mut Said) -> Result<Self> {
         if let Some(known) = known {
-            // Xenstore is slow: who is there is not asked for twice.
-            match Self::of(own, known)? {
+            match Self::of(own, known, due, said)? {
                 Survey::Changing => {}
                 survey => return Ok(survey),
             }
         }
         match backend()? {
-            Some(backend) => Self::of(own, backend),
+            Some(backend) => Self::of(own, backend, part::ALL, said),
             None => Ok(Survey::NoBackend),
         }
     }
 
     /// Looks at what this backend says.
-    fn of(own: DomId, backend: u64) -> Result<Self> {
-        let mut peers = KVec::new();
-        for &domid in names(c"xenvmc/peers")?
-            .iter()
-            .filter(|domid| **domid != own)
-        {
-            let path = CString::try_from_fmt(format_args!("xenvmc/peers/{}", domid.get()))?;
-            if let Some(announcement) = read(&path)? {
-                let about = About {
-                    domid,
-                    announcement,
-                    offer: None,
-                };
-                peers.push(about, GFP_KERNEL)?;
-            }
+    fn of(own: DomId, backend: u64, due: u32, said: &mut Said) -> Result<Self> {
+        if due & part::PEERS != 0 {
+            said.peers = values(c"xenvmc/peers", own)?;
         }
-        for &domid in &names(c"xenvmc/offers")? {
-            if let Some(about) = peers.iter_mut().find(|about| about.domid == domid) {
-                let path = CString::try_from_fmt(format_args!("xenvmc/offers/{}", domid.get()))?;
-                about.offer = read(&path)?;
-            }
+        if due & part::OFFERS != 0 {
+            said.offers = values(c"xenvmc/offers", own)?;
         }
         // The backend takes back all that it said at once, and what we read may be half of it. Each
         // has a number of its own, so one that is the same was there all the time.
         Ok(match self::backend()? {
-            Some(now) if now == backend => Survey::Said(Said { backend, peers }),
+            Some(now) if now == backend => Survey::Said(backend),
             Some(_) => Survey::Changing,
             None => Survey::NoBackend,
         })
+    }
+}
+
+impl Said {
+    /// Returns it peer by peer, each once, in no order.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn by_peer(&self) -> Result<KVec<About>> {
+        let mut all = KVec::with_capacity(self.peers.len(), GFP_KERNEL)?;
+        for (domid, announcement) in &self.peers {
+            let offer = self.offers.iter().find(|(from, _)| from == domid);
+            let about = About {
+                domid: *domid,
+                announcement: announcement.try_clone()?,
+                offer: offer.map(|(_, offer)| offer.try_clone()).transpose()?,
+            };
+            all.push(about, GFP_KERNEL)?;
+        }
+        Ok(all)
     }
 }
 
@@ -134,21 +165,25 @@ fn backend() -> Result<Option<u64>> {
     Ok(backend.map(|backend| backend.instance))
 }
 
-/// Returns the domains that a directory has entries for.
-fn names(path: &CStr) -> Result<KVec<DomId>> {
-    let mut domids = KVec::new();
-    match xenbus::directory(path) {
-        Ok(directory) => {
-            for name in directory.iter() {
-                if let Some(domid) = DomId::parse(name.to_bytes()) {
-                    domids.push(domid, GFP_KERNEL)?;
-                }
-            }
-            Ok(domids)
+/// Returns the values that a directory has for domains other than our `own`.
+fn values(path: &CStr, own: DomId) -> Result<KVec<(DomId, Text)>> {
+    let mut values = KVec::new();
+    let directory = match xenbus::directory(path) {
+        Ok(directory) => directory,
+        Err(e) if e == ENOENT => return Ok(values),
+        Err(e) => return Err(e),
+    };
+    let base = path.to_str().map_err(|_| EINVAL)?;
+    for name in directory.iter() {
+        let Some(domid) = DomId::parse(name.to_bytes()).filter(|domid| *domid != own) else {
+            continue;
+        };
+        let path = CString::try_from_fmt(format_args!("{base}/{}", domid.get()))?;
+        if let Some(value) = read(&path)? {
+            values.push((domid, value), GFP_KERNEL)?;
         }
-        Err(e) if e == ENOENT => Ok(domids),
-        Err(e) => Err(e),
     }
+    Ok(values)
 }
 
 /// Returns a value, if there is one.
