@@ -106,15 +106,19 @@ pub(crate) fn run(channel: &Arc<Channel>) {
         channel.violation(violation);
         control.advance(channel, Event::Violation);
     }
+    if control.state.is_open() && has_room_for_slots(channel) && channel.take_returning() {
+        // Before we map anything, which takes time: the peer does its part meanwhile.
+        if !policy::ask_again(channel) {
+            channel.retry_returning(RETRY_MS);
+        }
+    }
+    if control.state.is_readable() {
+        map_chunks(channel);
+    }
     if control.state.is_open() {
         if let Err(violation) = take_messages(channel, &mut control) {
             channel.violation(violation);
             control.advance(channel, Event::Violation);
-        }
-    }
-    if control.state.is_open() && has_room_for_slots(channel) && channel.take_returning() {
-        if !policy::ask_again(channel) {
-            channel.retry_returning(RETRY_MS);
         }
     }
     if channel.take_tending() && !tending::tend_all(channel) {
@@ -144,7 +148,7 @@ fn rearm_all(channel: &Channel) -> bool {
     true
 }
 
-/// Looks at the peer's state and memory.
+/// Looks at the peer's state, and at what it has mapped.
 fn watch_peer(channel: &Channel, control: &mut Control) -> core::result::Result<(), Violation> {
     let Some(theirs) = channel.theirs() else {
         return Ok(());
@@ -159,7 +163,6 @@ fn watch_peer(channel: &Channel, control: &mut Control) -> core::result::Result<
     if !control.state.is_readable() {
         return Ok(());
     }
-    map_chunks(channel);
     let mapped = theirs.root().word(root::CHUNKS_MAPPED).load_acquire();
     channel.slots().lock().arena().handle_mapped(mapped)?;
     Ok(())
