@@ -201,7 +201,7 @@ fn events_of_the_peer() {
     }
 }
 
-/// Documentation/lifecycle §5.1.
+/// Documentation/lifecycle §6.1.
 #[test]
 fn guest_table() {
     use guest::State::{
@@ -254,7 +254,7 @@ fn markdown<S: Copy + Debug, E: Copy + Debug>(
     table
 }
 
-/// Documentation/lifecycle §5: the tables there are those of the code.
+/// Documentation/lifecycle §6: the tables there are those of the code.
 #[test]
 fn the_documented_tables() {
     let documented = include_str!("../../../Documentation/lifecycle.md");
