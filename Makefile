@@ -11,7 +11,8 @@
 #     make test-faults      the lab tests with a frontend in which operations fail one after the other
 #     make soak             what can happen to guests, at random, for an hour (SOAK_MINUTES, SOAK_SEED)
 #     make demo             netperf between two guests, without and with the modules (QUICK=1: a subset)
-#     make costs            what acceleration costs: connections that it does not serve, asking for it, many streams at once
+#     make costs            what acceleration costs: connections that it does not serve, asking for it, many streams at once (PART=streams:
+#                           a part of it; also asking, elsewhere, loopback)
 #     make bench            the ring alone, on this host
 #     make update           look for a newer kernel, and take it for the toolbox
 #     make clean            remove build/;  make distclean: and the caches
@@ -55,7 +56,7 @@ demo:
 	@QUICK=$(QUICK) scripts/demo
 
 costs:
-	@scripts/demo --costs --output build/costs
+	@scripts/demo --costs $(if $(PART),--part $(PART)) --output build/costs$(if $(PART),/$(PART))
 
 bench:
 	@$(toolbox) cargo bench --locked --manifest-path rust/core/Cargo.toml --target-dir build/cargo

@@ -29,7 +29,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     bench::Bench,
-    plan::Plan,
+    plan::{Part, Plan},
     results::{CAVEAT, Results},
     screen::Screen,
 };
@@ -50,6 +50,9 @@ struct Arguments {
     /// What acceleration costs instead: connections that it does not serve, connections that ask for it, many streams at once.
     #[arg(long, conflicts_with = "quick")]
     costs: bool,
+    /// One part of the costs.
+    #[arg(long, value_enum, requires = "costs")]
+    part: Option<Part>,
     /// How the guests are virtualised.
     #[arg(long = "type", value_enum, default_value_t)]
     kind: GuestType,
@@ -79,7 +82,7 @@ fn demo(arguments: &Arguments) -> Result<()> {
         return write(&arguments.output, &results, !arguments.costs);
     }
     let plan = match (arguments.quick, arguments.costs) {
-        (_, true) => Plan::costs(),
+        (_, true) => Plan::costs(arguments.part),
         (true, false) => Plan::quick(),
         (false, false) => Plan::full(),
     };

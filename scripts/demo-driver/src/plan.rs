@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// Runs of each side of a row, where nothing else is said.
@@ -147,6 +148,19 @@ impl fmt::Display for Row {
     }
 }
 
+/// What acceleration costs, in parts that take a few minutes each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Many connections at once.
+    Streams,
+    /// Connections with one request, and connections that ask for a ring.
+    Asking,
+    /// Connections to a guest without the module.
+    Elsewhere,
+    /// Connections within one guest.
+    Loopback,
+}
+
 /// What is measured, how often and for how long.
 pub struct Plan {
     /// Netfront against xenvmc.
@@ -214,31 +228,33 @@ impl Plan {
         }
     }
 
-    /// What acceleration costs those that it does not serve, and what it does to many connections at once.
-    pub fn costs() -> Self {
+    /// What acceleration costs those that it does not serve, and what it does to many connections at once: all of it, or a part.
+    pub fn costs(part: Option<Part>) -> Self {
         use Test::{ConnectRequestResponse, RequestResponse, Stream};
-        let tests = || {
-            [
-                Row::new(Stream, 16384),
-                Row::new(RequestResponse, 1),
-                Row::new(ConnectRequestResponse, 1),
-            ]
+        let of = |wanted: Part, rows: &[Row]| match part {
+            Some(part) if part != wanted => Vec::new(),
+            _ => rows.to_vec(),
         };
-        let elsewhere = tests().map(|row| row.at_par(0.99, 6));
-        let loopback = tests().map(|row| row.at_par(0.99, 6).over_loopback());
+        let at_par = [
+            Row::new(Stream, 16384),
+            Row::new(RequestResponse, 1),
+            Row::new(ConnectRequestResponse, 1),
+        ]
+        .map(|row| row.at_par(0.99, 6));
+        let streams = [
+            Row::streams(1, 0),
+            Row::streams(8, 0),
+            Row::streams(8, 1),
+            Row::streams(64, 0),
+        ];
+        let short = Row::new(ConnectRequestResponse, 1);
+        let short = [short.at_par(1.0, 6)];
+        let asking = short.map(|row| Row { goal: None, ..row });
+        let loopback = at_par.map(Row::over_loopback);
         Self {
-            rows: vec![
-                Row::streams(1, 0),
-                Row::streams(8, 0),
-                Row::streams(8, 1),
-                Row::streams(64, 0),
-                Row::new(ConnectRequestResponse, 1).at_par(1.0, 6),
-            ],
-            no_module: elsewhere.into_iter().chain(loopback).collect(),
-            upgrade: vec![Row {
-                runs: 6,
-                ..Row::new(ConnectRequestResponse, 1)
-            }],
+            rows: [of(Part::Streams, &streams), of(Part::Asking, &short)].concat(),
+            no_module: [of(Part::Elsewhere, &at_par), of(Part::Loopback, &loopback)].concat(),
+            upgrade: of(Part::Asking, &asking),
             bound_streams: Vec::new(),
             bound_transactions: Vec::new(),
             bound_runs: 0,
