@@ -271,3 +271,22 @@ impl Plan {
         pairs * 2 + bounds as u32 * self.bound_runs
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_are_the_whole() {
+        let all = Plan::costs(None);
+        let parts: Vec<Plan> = Part::value_variants()
+            .iter()
+            .map(|&part| Plan::costs(Some(part)))
+            .collect();
+        assert!(parts.iter().all(|part| part.steps() > 0));
+        assert_eq!(parts.iter().map(Plan::steps).sum::<u32>(), all.steps());
+        let names = |rows: Vec<Row>| rows.iter().map(Row::name).collect::<Vec<_>>();
+        let rows = parts.iter().flat_map(|part| part.rows.clone()).collect();
+        assert_eq!(names(rows), names(all.rows));
+    }
+}
