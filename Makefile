@@ -9,7 +9,6 @@
 #     make debug-kernel     the kernel for the guests that checks itself (lockdep, KASAN, kmemleak, …), into the cache
 #     make test-debug       the lab tests with that kernel in the guests
 #     make test-faults      the lab tests with a frontend in which operations fail one after the other
-#     make soak             what can happen to guests, at random, for an hour (SOAK_MINUTES, SOAK_SEED)
 #     make demo             netperf between two guests, without and with the modules (QUICK=1: a subset)
 #     make costs            what acceleration costs: connections that it does not serve, asking for it, many streams at once (PART=streams:
 #                           a part of it; also asking, elsewhere, loopback)
@@ -49,9 +48,6 @@ test-faults: all
 	@$(toolbox) scripts/build-modules /usr/src/linux modules-faults modules XENVMC_FAULTS=1
 	@tests/run faults::
 
-soak: all
-	@SOAK_MINUTES=$(SOAK_MINUTES) SOAK_SEED=$(SOAK_SEED) tests/run pvh::soak::
-
 demo:
 	@QUICK=$(QUICK) scripts/demo
 
@@ -70,4 +66,4 @@ clean:
 distclean: clean
 	@scripts/toolbox remove
 
-.PHONY: all install check test debug-kernel test-debug test-faults soak demo costs bench update clean distclean
+.PHONY: all install check test debug-kernel test-debug test-faults demo costs bench update clean distclean

@@ -174,10 +174,6 @@ fn obey(order: &Order) -> Result<Answer, String> {
                 .with("sent", sent)
                 .with("received", received))
         }
-        "gap" => {
-            let longest = socket(order)?.rx.longest.swap(0, Relaxed);
-            Ok(Answer::default().with("ms", longest))
-        }
         "shutdown" => {
             let how = match order.get::<String>("how")?.as_str() {
                 "read" => libc::SHUT_RD,

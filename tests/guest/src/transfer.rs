@@ -4,15 +4,11 @@
 
 use std::{
     os::fd::RawFd,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{
-            AtomicBool,
-            AtomicU64,
-            Ordering::Relaxed, //
-        },
+    sync::atomic::{
+        AtomicBool,
+        AtomicU64,
+        Ordering::Relaxed, //
     },
-    time::Instant,
 };
 
 use crate::{
@@ -35,10 +31,6 @@ pub(crate) struct Direction {
     pub(crate) at: AtomicU64,
     /// It is to end soon.
     pub(crate) stop: AtomicBool,
-    /// When bytes were received last.
-    last: Mutex<Option<Instant>>,
-    /// The longest time between two receives, ms.
-    pub(crate) longest: AtomicU64,
 }
 
 impl Direction {
@@ -48,19 +40,6 @@ impl Direction {
             seed: AtomicU64::new(0),
             at: AtomicU64::new(0),
             stop: AtomicBool::new(false),
-            last: Mutex::new(None),
-            longest: AtomicU64::new(0),
-        }
-    }
-
-    /// Notes that bytes were received.
-    fn note(&self, count: usize) {
-        self.at.fetch_add(count as u64, Relaxed);
-        let now = Instant::now();
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = last.replace(now) {
-            let gap = now.duration_since(last).as_millis() as u64;
-            self.longest.fetch_max(gap, Relaxed);
         }
     }
 }
@@ -259,7 +238,7 @@ pub(crate) fn send(fd: RawFd, direction: &Direction, order: &Order) -> Result<An
         match result {
             Ok(count) => {
                 done += count as u64;
-                direction.note(count);
+                direction.at.fetch_add(count as u64, Relaxed);
                 if plan.once {
                     break;
                 }

@@ -6,20 +6,19 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use lab_driver::{Lab, Machine, Options, Output, Progress};
+use lab_driver::{Lab, Machine, Output};
 
 use crate::{
     logs::Logs,
     pair::Pair,
     peer::{PROGRAM, Peer},
-    travel,
 };
 
 /// The first guest, which connects.
@@ -79,17 +78,9 @@ pub(crate) fn patience(lab: &Lab, usual: Duration) -> Duration {
     }
 }
 
-/// Puts the programs that run in the guests into one of them.
-fn equip(lab: &Lab, programs: &Path, guest: Machine) -> Result<()> {
-    lab.push(&programs.join("xenvmc-peer"), guest, PROGRAM)?;
-    lab.push(&programs.join("xenvmc-conformance"), guest, CONFORMANCE)
-}
-
 /// A lab, for one test after the other.
 pub(crate) struct Bench {
     lab: Arc<Lab>,
-    /// Where the programs for the guests are.
-    programs: PathBuf,
     /// What is not as usual, besides what is in `loaded`.
     dirty: Cell<bool>,
     /// The machines whose module is loaded, with its parameters.
@@ -107,11 +98,11 @@ impl Bench {
     /// Prepares a lab that is up; `programs` is where those for the guests are.
     pub(crate) fn new(lab: Lab, programs: &Path) -> Result<Self> {
         for guest in GUESTS {
-            equip(&lab, programs, guest)?;
+            lab.push(&programs.join("xenvmc-peer"), guest, PROGRAM)?;
+            lab.push(&programs.join("xenvmc-conformance"), guest, CONFORMANCE)?;
         }
         Ok(Self {
             lab: Arc::new(lab),
-            programs: programs.to_owned(),
             dirty: Cell::new(true),
             loaded: RefCell::default(),
             spent: Cell::new(false),
@@ -201,44 +192,11 @@ impl Bench {
             .map(drop)
     }
 
-    /// Another host on the networks of this lab, without guests and with no module loaded.
-    pub(crate) fn another_host(&self) -> Result<Lab> {
-        let name = format!("{}-2", self.lab.name());
-        Lab::down_by_name(&name)?;
-        let options = Options {
-            join: Some(self.lab.name().to_owned()),
-            no_modules: true,
-            ..Options::default()
-        };
-        Lab::up(&name, &options, &mut Progress::to_stderr())
-    }
-
-    /// Does what makes a guest boot anew, and waits until it is there again, with all that tests need.
-    pub(crate) fn anew(&self, guest: Machine, what: impl FnOnce() -> Result<()>) -> Result<()> {
-        self.loaded.borrow_mut().remove(&guest);
-        self.dirty.set(true);
-        self.lab.while_away(guest, || {
-            what()?;
-            self.peers.borrow_mut().remove(&guest);
-            travel::wait_answer(&self.lab, guest)
-        })?;
-        equip(&self.lab, &self.programs, guest)?;
-        // As the lab did at first.
-        let module = self.lab.directory().join("xenvmc_frontend.ko");
-        self.lab
-            .push(&module, guest, "/lib/xenvmc/xenvmc_frontend.ko")
-    }
-
     /// The machines that are there.
     fn machines(&self) -> impl Iterator<Item = Machine> {
         let destroyed = self.destroyed.borrow().clone();
         let all = self.lab.machines();
         all.filter(move |machine| !destroyed.contains(machine))
-    }
-
-    /// The next test needs another lab.
-    pub(crate) fn set_spent(&self) {
-        self.spent.set(true);
     }
 
     /// Whether the next test needs another lab.

@@ -3,7 +3,7 @@
 //! Guests that are saved, restored, copied and migrated: their connections live on, and come back to the ring.
 
 use anyhow::{Result, ensure};
-use lab_driver::{Lab, Machine};
+use lab_driver::Machine;
 
 use crate::{
     bench::{Bench, GUEST1, GUEST2, GUESTS},
@@ -18,15 +18,6 @@ const BYTES: u64 = 1 << 20;
 
 /// Bytes that a sleeping reader waits for.
 const LITTLE: u64 = 1000;
-
-/// Bytes that flow before and after, by whatever way.
-const SOME: u64 = 50_000;
-
-/// How often each way is measured.
-const TURNS: usize = 3;
-
-/// Suspends one after the other that must not leave anything.
-const SUSPENDS: usize = 6;
 
 /// How the two ends of a connection under load wait, sender and receiver.
 const MODES: [&str; 3] = ["block", "poll", "edge"];
@@ -182,71 +173,6 @@ pub(super) fn saved_with_unread_bytes(bench: &Bench) -> Result<()> {
         bench.wait_peers()?;
         pair.accelerate()?;
         pair.finish()?;
-    }
-    Ok(())
-}
-
-/// After some suspends, everything is as it was after the first ones: memory, pages without memory, references to the module.
-pub(super) fn leaves_nothing(bench: &Bench) -> Result<()> {
-    let travels = |count| {
-        for guest in (0..count).map(|turn| GUESTS[turn % 2]) {
-            let pair = bench.pair()?;
-            let load = Load::start(&pair, BYTES)?;
-            travel::checkpoint(bench.lab(), guest)?;
-            bench.wait("it is on the ring again", || pair.is_accelerated())?;
-            load.stop()?;
-            pair.a.close()?;
-            pair.b.close()?;
-        }
-        bench.wait_no_connections()?;
-        leaks::no_references(bench)?;
-        leaks::nothing_is_left_now(bench)
-    };
-    travels(2)?;
-    let before = GUESTS.map(|guest| leaks::Memory::of(bench, guest));
-    bench.load_all()?;
-    travels(SUSPENDS)?;
-    for (guest, before) in GUESTS.into_iter().zip(before) {
-        leaks::Memory::of(bench, guest)?.is_like(&before?, guest, bench.has_debug_kernel())?;
-    }
-    Ok(())
-}
-
-/// For how long bytes stand still, as the guest that stays sees it, over the network alone and with the modules.
-pub(super) fn standstill(bench: &Bench) -> Result<()> {
-    type Travel = fn(&Lab, Machine) -> Result<()>;
-    let travels: [(&str, Travel); 3] = [
-        ("copied", travel::checkpoint),
-        ("saved and restored", travel::save_and_restore),
-        ("migrated", travel::migrate),
-    ];
-    let mut found = vec![String::new(); travels.len()];
-    for turn in 0..2 * TURNS {
-        let has_modules = turn % 2 == 1;
-        bench.unload_all()?;
-        if has_modules {
-            bench.load_all()?;
-        }
-        for ((_, travel), found) in travels.iter().zip(&mut found) {
-            let pair = bench.plain_pair()?;
-            if has_modules {
-                pair.accelerate()?;
-            }
-            let load = Load::start(&pair, SOME)?;
-            load.longest_gaps()?;
-            travel(bench.lab(), GUEST1)?;
-            load.wait_for(SOME)?;
-            let [_, gap] = load.longest_gaps()?;
-            let way = if has_modules { "with" } else { "without" };
-            *found += &format!(" {way} {:.1} s", gap as f64 / 1000.0);
-            load.stop()?;
-            pair.a.close()?;
-            pair.b.close()?;
-        }
-    }
-    bench.set_dirty();
-    for ((name, _), found) in travels.iter().zip(found) {
-        println!("    {name}:{found}");
     }
     Ok(())
 }
