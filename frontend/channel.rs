@@ -13,6 +13,7 @@
 //! 6. `wires`
 
 use crate::control::Control;
+use crate::datagram::Lines;
 use crate::frontend::Frontend;
 use crate::link::Link;
 use crate::notices::Bottom;
@@ -43,7 +44,11 @@ use kernel::time::{
     Monotonic, //
 };
 use xenvmc_core::channel::State;
-use xenvmc_core::message::Message;
+use xenvmc_core::datagram;
+use xenvmc_core::message::{
+    Message,
+    MESSAGE_SIZE, //
+};
 use xenvmc_core::queue;
 use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::wire::{
@@ -97,6 +102,9 @@ pub(crate) struct Channel {
     /// Only the bottom half uses it.
     #[pin]
     pub(crate) bottom: BhSpinLock<Bottom>,
+    /// The rings of datagrams.
+    #[pin]
+    lines: Lines,
     #[pin]
     wires: BhSpinLock<Option<Arc<Wires>>>,
     _alive: Alive,
@@ -146,6 +154,7 @@ impl Channel {
                 notices_out <- new_bh_spinlock!(queue::Producer::notice(), "xenvmc_notices"),
                 control_out <- new_bh_spinlock!(queue::Producer::control(), "xenvmc_messages"),
                 bottom <- new_bh_spinlock!(Bottom::new(), "xenvmc_bottom"),
+                lines <- Lines::new(),
                 wires <- new_bh_spinlock!(None, "xenvmc_wires"),
                 _alive: alive,
             }),
@@ -308,15 +317,30 @@ impl Channel {
     ///
     /// [`Decline::QueueFull`] if the peer has not read enough of what was sent before; [`Decline::NoChannel`].
     pub(crate) fn send(&self, message: &Message) -> core::result::Result<(), Decline> {
+        let is_request = matches!(message, Message::Open { .. });
+        self.send_bytes(&message.emit(), is_request)
+    }
+
+    /// Sends a control message of the service of datagrams. As [`Self::send`].
+    pub(crate) fn send_datagram(
+        &self,
+        message: &datagram::message::Message,
+    ) -> core::result::Result<(), Decline> {
+        let is_request = matches!(message, datagram::message::Message::Ask { .. });
+        self.send_bytes(&message.emit(), is_request)
+    }
+
+    fn send_bytes(
+        &self,
+        message: &[u8; MESSAGE_SIZE],
+        is_request: bool,
+    ) -> core::result::Result<(), Decline> {
         let theirs = self.theirs().ok_or(Decline::NoChannel)?;
         let event = {
             let mut out = self.control_out.lock();
             let cons = theirs.root().word(root::CONTROL_CONS);
             let room = out.room(cons.load_acquire());
-            let kept = match message {
-                Message::Open { .. } => CONTROL_ENTRIES / 2,
-                _ => 0,
-            };
+            let kept = if is_request { CONTROL_ENTRIES / 2 } else { 0 };
             match room {
                 Ok(room) if room <= kept => return Err(Decline::QueueFull),
                 Ok(_) => {}
@@ -328,7 +352,7 @@ impl Channel {
             }
             let at = out.push();
             self.own
-                .write_control(at, &message.emit())
+                .write_control(at, message)
                 .map_err(|_| Decline::Other)?;
             out.publish::<VirtFence>(
                 &self.own.root().word(root::CONTROL_PROD),
@@ -369,6 +393,11 @@ impl Channel {
         streams.reserve(used + 16, GFP_KERNEL)?;
         self.slots.lock().streams(&mut streams)?;
         Ok(streams)
+    }
+
+    /// The rings of datagrams.
+    pub(crate) fn lines(&self) -> &Lines {
+        &self.lines
     }
 
     /// The table of slots and extents.

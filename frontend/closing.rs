@@ -84,6 +84,7 @@ pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
     }
     if control.state == State::Done {
         if !control.is_buried {
+            channel.frontend().datagrams().end(channel);
             parting::end_all(channel);
             channel.set_ended();
             control.is_buried = channel.frontend().bury(channel);
@@ -106,6 +107,7 @@ fn is_late(control: &mut Control) -> bool {
 
 /// Puts all our directions on TCP; true = the last record of each is published.
 fn finish_all(channel: &Arc<Channel>) -> bool {
+    channel.lines().finish();
     let Some(streams) = streams(channel) else {
         return false;
     };
@@ -131,6 +133,7 @@ fn finish_all(channel: &Arc<Channel>) -> bool {
 
 /// Takes everything that is unread out of the peer's rings; true = done.
 fn drain_all(channel: &Arc<Channel>) -> bool {
+    channel.lines().drain(channel);
     let Some(streams) = streams(channel) else {
         return false;
     };
@@ -152,6 +155,7 @@ fn drain_all(channel: &Arc<Channel>) -> bool {
 
 /// The peer is gone: delivers what is complete, and resets the connections that are not; true = done.
 fn end_alone(channel: &Arc<Channel>) -> bool {
+    channel.lines().drain(channel);
     let Some(streams) = streams(channel) else {
         return false;
     };

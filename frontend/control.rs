@@ -4,6 +4,7 @@
 
 use crate::channel::Channel;
 use crate::closing;
+use crate::datagram;
 use crate::handshake;
 use crate::policy;
 use crate::tending;
@@ -20,7 +21,12 @@ use xenvmc_core::channel::{
     PeerState,
     State, //
 };
-use xenvmc_core::message::Message;
+use xenvmc_core::datagram::message::Message as DatagramMessage;
+use xenvmc_core::error::WireError;
+use xenvmc_core::message::{
+    Message,
+    SERVICE_DATAGRAMS, //
+};
 use xenvmc_core::queue::Consumer;
 use xenvmc_core::shared::{
     SharedLoad,
@@ -223,6 +229,9 @@ fn take_messages(
             .take::<VirtFence>(&own.word(root::CONTROL_CONS));
         match Message::parse(&bytes) {
             Ok(message) => handshake::handle(channel, message)?,
+            Err(WireError::Service(SERVICE_DATAGRAMS)) => {
+                datagram::handle(channel, DatagramMessage::parse(&bytes)?)?;
+            }
             Err(error) if error.is_fatal() => return Err(error.into()),
             Err(error) => pr_debug!("domain {}: {error:?}\n", channel.peer().domid()),
         }

@@ -136,6 +136,42 @@ counters! {
     resumes,
     /// Values in xenstore that could not be understood.
     offers_bad,
+    /// Requests to peers to take a flow of datagrams into a ring.
+    udp_requests_sent,
+    /// Flows of ours that entered a ring.
+    udp_flows_entered,
+    /// Flows of ours that left a ring.
+    udp_flows_left,
+    /// Flows of peers that entered a ring when all had come that had gone over the network.
+    udp_handovers_exact,
+    /// Flows of peers that entered a ring when that was waited for long enough.
+    udp_handovers_late,
+    /// Datagrams sent through rings.
+    udp_tx_datagrams,
+    /// Bytes of their payloads.
+    udp_tx_bytes,
+    /// Packets that waited for room in a ring.
+    udp_tx_waited,
+    /// Packets that were dropped since too many waited.
+    udp_tx_full,
+    /// Packets that could not be copied.
+    udp_tx_lost,
+    /// Datagrams that came through rings and were delivered.
+    udp_rx_datagrams,
+    /// Bytes of their payloads.
+    udp_rx_bytes,
+    /// Records of flows that may not come through a ring.
+    udp_rx_stale,
+    /// Records that could not be delivered: there was no memory, or no device.
+    udp_rx_lost,
+    /// Probes sent to addresses that peers announce.
+    udp_probes_sent,
+    /// Probes of peers that have come.
+    udp_probes_received,
+    /// Addresses that peers have shown to be theirs, renewals included.
+    udp_addresses_proven,
+    /// Answers to probes that were wrong, or late.
+    udp_echoes_wrong,
 }
 
 impl Counters {

@@ -4,6 +4,7 @@
 
 use crate::channel::Channel;
 use crate::counters::Counters;
+use crate::datagram::Datagrams;
 use crate::establish::Connector;
 use crate::peer::Peer;
 use crate::peers::Peers;
@@ -40,6 +41,7 @@ pub(crate) struct Frontend {
     timeline: Arc<Timeline>,
     peers: Arc<Peers>,
     registry: Arc<Registry<Stream>>,
+    datagrams: Arc<Datagrams>,
     grants: Arc<Grants>,
     /// Our own number, which a resume may change.
     own: Atomic<u32>,
@@ -73,6 +75,7 @@ impl Frontend {
         )?;
         let undertaker = new_task!(Queue::Unbound, graves.clone(), "xenvmc_undertaker")?;
         let (registry, grants, own) = (Registry::new()?, Grants::new()?, domain::own()?);
+        let datagrams = Datagrams::new()?;
         let (settings, counters, peers) = (settings.clone(), counters.clone(), peers.clone());
         let timeline = timeline.clone();
         let frontend = Arc::pin_init(
@@ -82,6 +85,7 @@ impl Frontend {
                 timeline,
                 peers,
                 registry,
+                datagrams,
                 grants,
                 own: Atomic::new(u32::from(own.get())),
                 requests: Atomic::new(1),
@@ -127,6 +131,12 @@ impl Frontend {
     /// The sockets that were taken over.
     pub(crate) fn registry(&self) -> &Arc<Registry<Stream>> {
         &self.registry
+    }
+
+    /// What is known of datagrams.
+    #[inline]
+    pub(crate) fn datagrams(&self) -> &Datagrams {
+        &self.datagrams
     }
 
     /// The pages that were granted.

@@ -42,8 +42,14 @@ impl Bottom {
     }
 }
 
-/// Takes what is in the queue, as far as the budget goes; true = there is more.
+/// Takes what is in the queue, and delivers datagrams, as far as the budgets go; true = there is more.
 pub(crate) fn run(channel: &Arc<Channel>) -> bool {
+    let more = take(channel);
+    channel.lines().run(channel) || more
+}
+
+/// Takes what is in the queue, as far as the budget goes; true = there is more.
+fn take(channel: &Arc<Channel>) -> bool {
     let Some(theirs) = channel.theirs() else {
         return false;
     };
@@ -81,6 +87,9 @@ pub(crate) fn run(channel: &Arc<Channel>) -> bool {
             .consumer
             .take::<VirtFence>(&own.word(root::NOTICE_CONS));
         counters.notices_received.inc();
+        if channel.lines().take_notice(slot) {
+            continue;
+        }
         let stream = channel.slots().lock().stream(slot);
         match stream {
             Some(stream) => stream::noticed(&stream),

@@ -6,6 +6,7 @@
 //!   addresses=10.0.0.3,fd00::3 distrusted=0 channel=<state and more words>`. The words come in
 //!   this order, and later versions may add some.
 //! - `connections`: a line for each connection.
+//! - `flows`: a line for each flow of datagrams to and from a peer.
 //! - `counters`: a line for each counter, `<name> <number>`.
 //! - `declines`: a line for each reason for plain TCP, `<code> <name> <times here> <times peers
 //!   gave it>`.
@@ -41,12 +42,15 @@ const INPUT_MAX: usize = 16;
 pub(crate) trait Connections: Send + Sync + 'static {
     /// Writes a line for each connection. Process context.
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
+
+    /// Writes a line for each flow of datagrams. Process context.
+    fn write_flows(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result;
 }
 
 /// The files, until it is dropped; that waits for those who read them.
 pub(crate) struct Report {
     _peers: Pin<KBox<File<Arc<Peers>>>>,
-    _connections: Pin<KBox<File<Arc<dyn Connections>>>>,
+    _connections: [Pin<KBox<File<Arc<dyn Connections>>>>; 2],
     _counters: [Pin<KBox<File<Arc<Counters>>>>; 2],
     _timeline: Pin<KBox<File<Arc<Timeline>>>>,
     _settings: [Pin<KBox<File<Arc<Settings>>>>; 2],
@@ -68,6 +72,9 @@ impl Report {
     ) -> Result<Self> {
         let dir = Dir::new(c"xenvmc");
         let peers = dir.read_callback_file(c"peers", peers.clone(), &show_peers);
+        let flows = dir.read_callback_file(c"flows", connections.clone(), &|connections, f| {
+            connections.write_flows(f)
+        });
         let connections = dir.read_callback_file(c"connections", connections, &|connections, f| {
             connections.write(f)
         });
@@ -94,7 +101,10 @@ impl Report {
         );
         Ok(Self {
             _peers: KBox::pin_init(peers, GFP_KERNEL)?,
-            _connections: KBox::pin_init(connections, GFP_KERNEL)?,
+            _connections: [
+                KBox::pin_init(connections, GFP_KERNEL)?,
+                KBox::pin_init(flows, GFP_KERNEL)?,
+            ],
             _counters: [
                 KBox::pin_init(numbers, GFP_KERNEL)?,
                 KBox::pin_init(declines, GFP_KERNEL)?,

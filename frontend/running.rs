@@ -5,6 +5,10 @@
 use crate::adoption::Adopter;
 use crate::closing;
 use crate::counters::Counters;
+use crate::datagram::{
+    Keeper,
+    Watcher, //
+};
 use crate::discovery::Discovery;
 use crate::establish::Follower;
 use crate::frontend::Frontend;
@@ -31,12 +35,15 @@ use kernel::time::{
     Monotonic, //
 };
 use xenvmc_net as net;
+use xenvmc_net::netfilter::Hooks;
 use xenvmc_net::StateProbe;
 use xenvmc_xen::domain::{
     is_guest,
     is_initial, //
 };
+use xenvmc_xen::new_task;
 use xenvmc_xen::suspend::Suspend;
+use xenvmc_xen::work::Queue;
 
 /// After how many seconds of waiting for tasks that are inside our methods a line is logged.
 const PATIENCE_S: i64 = 10;
@@ -47,6 +54,7 @@ pub struct Running {
     settings: Arc<Settings>,
     discovery: Option<Discovery>,
     probe: Option<StateProbe<Adopter>>,
+    hooks: Option<Hooks<Watcher>>,
     report: Option<Report>,
     suspend: Option<Pin<KBox<Suspend<Suspension>>>>,
 }
@@ -74,6 +82,7 @@ impl Running {
             settings,
             discovery: None,
             probe: None,
+            hooks: None,
             report: None,
             suspend: None,
         };
@@ -87,11 +96,24 @@ impl Running {
             list,
         )?);
         running.probe = Some(StateProbe::register(Adopter::new(&running.frontend)?)?);
+        running.watch_datagrams()?;
         let discovery = Discovery::start(peers, counters, timeline, follower)?;
         let suspension = Suspension::new(&running.frontend, discovery.pacer());
         running.discovery = Some(discovery);
         running.suspend = Some(Suspend::new(suspension?)?);
         Ok(running)
+    }
+
+    /// Begins to look at UDP packets, unless they are to be left alone.
+    fn watch_datagrams(&mut self) -> Result {
+        if self.settings.udp_ms() == 0 {
+            return Ok(());
+        }
+        let keeper = Keeper::new(&self.frontend)?;
+        let keeper = new_task!(Queue::Unbound, keeper, "xenvmc_keeper")?;
+        self.frontend.datagrams().set_keeper(Some(keeper));
+        self.hooks = Some(Hooks::register(Watcher::new(&self.frontend)?)?);
+        Ok(())
     }
 }
 
@@ -107,6 +129,10 @@ impl Drop for Running {
         }
         let frontend = &self.frontend;
         frontend.stop_connecting();
+        // First the flows, over channels that are still open; then nobody sees packets any more.
+        let datagrams = frontend.datagrams();
+        datagrams.leave_all();
+        self.hooks = None;
         frontend
             .peers()
             .for_each_channel(|_, channel| closing::close(channel));
@@ -140,6 +166,10 @@ impl Drop for Running {
                 patience *= 2;
             }
         }
+        let keeper = datagrams.set_keeper(None);
+        if let Some(keeper) = keeper {
+            keeper.stop();
+        }
         frontend.stop();
         self.discovery = None;
         self.report = None;
@@ -160,5 +190,9 @@ impl Connections for List {
             }
         });
         result
+    }
+
+    fn write_flows(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.datagrams().describe(f)
     }
 }

@@ -27,6 +27,7 @@ const INITIAL_RING_KIB_MIN: u32 = kib(1);
 const ARENA_MIB_MAX: u32 = 256;
 const UPGRADE_CALLS_MAX: u32 = 1_000_000;
 const UPGRADE_KIB_MAX: u32 = 1_048_576;
+const UDP_MAX: u32 = 3_600;
 
 /// The module parameters as they were given; the fields have the parameters' names.
 #[derive(Clone, Copy)]
@@ -47,6 +48,9 @@ pub struct RawSettings {
     pub upgrade_calls: u32,
     /// KiB moved before a ring is asked for, from 0 to 1,048,576.
     pub upgrade_kib: u32,
+    /// Seconds that a flow of datagrams stays in the ring before some go over the network again, from 0 (never in the ring) to
+    /// 3600.
+    pub udp: u32,
 }
 
 /// The checked settings.
@@ -68,6 +72,7 @@ pub(crate) struct Settings {
     pub(crate) arena_chunks: u32,
     /// From when on a connection is worth a ring.
     pub(crate) upgrade: Threshold,
+    udp_ms: u32,
 }
 
 impl Settings {
@@ -92,6 +97,7 @@ impl Settings {
         let spin_us = range("spin_us", raw.spin_us, 0, SPIN_US_MAX)?;
         let calls = range("upgrade_calls", raw.upgrade_calls, 0, UPGRADE_CALLS_MAX)?;
         let upgrade_kib = range("upgrade_kib", raw.upgrade_kib, 0, UPGRADE_KIB_MAX)?;
+        let udp_ms = range("udp", raw.udp, 0, UDP_MAX)? * 1000;
         // INVARIANT: `order` checked both against their ranges, which are within each other.
         Ok(Self {
             enabled: Atomic::new(enabled),
@@ -104,6 +110,7 @@ impl Settings {
                 calls,
                 bytes: u64::from(upgrade_kib) * 1024,
             },
+            udp_ms,
         })
     }
 
@@ -115,6 +122,11 @@ impl Settings {
     /// Says whether connections may be accelerated that are not yet. Those that are go on.
     pub(crate) fn set_enabled(&self, enabled: bool) {
         self.enabled.store(enabled, Relaxed);
+    }
+
+    /// Returns how long a flow of datagrams stays in the ring, in milliseconds; 0 = none gets there.
+    pub(crate) fn udp_ms(&self) -> u32 {
+        self.udp_ms
     }
 
     /// Returns the longest busy-wait, in microseconds; 0 = never.

@@ -90,6 +90,7 @@ impl Suspension {
     fn go_on(&self) {
         self.frontend.counters().resumes.inc();
         self.frontend.timeline().restart();
+        self.frontend.datagrams().go_on();
         // It finds no peers before discovery has found them.
         self.frontend.go_on_connecting();
         self.discovery.go_on();
@@ -105,6 +106,7 @@ impl Handler for Suspension {
         }
         let start = Instant::<Monotonic>::now();
         self.frontend.counters().suspends.inc();
+        self.frontend.datagrams().leave_all();
         // First whatever makes channels, so that those that are there are all.
         self.discovery.pause();
         self.frontend.pause_connecting();

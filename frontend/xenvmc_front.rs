@@ -6,6 +6,7 @@
 //! * `discovery` and what it uses finds the peers, `establish` makes a [`channel`] to each that is needed.
 //! * `adoption` takes over sockets, `calls` is what is called then; `handshake` agrees with the peer on each, and `parting` ends that.
 //! * `transmit` and `receive` move bytes, `unread` says what there is, `switch` and `ready` decide over which path, `giveback` goes back.
+//! * `datagram` does all of that for UDP.
 //!
 //! Documentation/overview has the picture, Documentation/locking the order of the locks.
 
@@ -19,6 +20,7 @@ mod clock;
 mod closing;
 mod control;
 mod counters;
+mod datagram;
 mod discovery;
 mod distrust;
 mod establish;

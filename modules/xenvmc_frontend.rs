@@ -48,6 +48,10 @@ module! {
             default: 32,
             description: "KiB moved before a connection asks for a ring, if that comes first: 0 to 1048576 (default 32)",
         },
+        udp: u32 {
+            default: 0,
+            description: "seconds that a flow of UDP datagrams stays in the ring before some go over the network again: 1 to 3600; 0 = UDP is left alone (default 0)",
+        },
     },
 }
 
@@ -71,6 +75,7 @@ impl kernel::Module for Module {
             spin_us: param(module_parameters::spin_us.value()),
             upgrade_calls: param(module_parameters::upgrade_calls.value()),
             upgrade_kib: param(module_parameters::upgrade_kib.value()),
+            udp: param(module_parameters::udp.value()),
         })?;
         Ok(Module { _running: running })
     }

@@ -85,6 +85,10 @@ declines! {
     QueueFull = 16, "queue-full", keep;
     /// The policy does not find it worth while yet.
     Policy = 17, "policy", keep;
+    /// Datagrams: the peer has not shown yet that the address is its own.
+    NotProven = 18, "not-proven", tell;
+    /// Datagrams: none of the flow has come over the network yet.
+    NotSeen = 19, "not-seen", tell;
 
     /// The socket belongs to the kernel.
     KernelSocket = 32, "kernel-socket", tell;

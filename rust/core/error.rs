@@ -130,6 +130,23 @@ pub enum ChannelError {
     Back,
 }
 
+/// A record of a ring of datagrams that cannot be right.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DatagramError {
+    /// More bytes than a datagram can have, or than are in the ring; the raw value.
+    Length(u32),
+    /// A reserved field is not zero.
+    Reserved,
+    /// The time to live is 0.
+    TimeToLive,
+    /// Segments of this size cannot be; the raw value.
+    Segment(u16),
+    /// A ring was named that cannot be, or another than before.
+    Ring,
+    /// A flow was admitted to a ring that was never offered.
+    Flow,
+}
+
 /// Any of them: why a channel was given up.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Error {
@@ -147,6 +164,8 @@ pub enum Error {
     Announce(AnnounceError),
     /// See [`ChannelError`].
     Channel(ChannelError),
+    /// See [`DatagramError`].
+    Datagram(DatagramError),
 }
 
 macro_rules! from {
@@ -173,6 +192,7 @@ from! {
     Wire(WireError);
     Announce(AnnounceError);
     Channel(ChannelError);
+    Datagram(DatagramError);
 }
 
 impl fmt::Display for Error {

@@ -11,8 +11,11 @@ use crate::{
 /// Bytes of a control message.
 pub const MESSAGE_SIZE: usize = 64;
 
-/// The service that accelerates TCP connections; the only one of version 1.
+/// The service that accelerates TCP connections.
 pub const SERVICE_STREAMS: u8 = 1;
+
+/// The service that carries datagrams, whose messages are in [`crate::datagram::message`].
+pub const SERVICE_DATAGRAMS: u8 = 2;
 
 const OPEN: u8 = 1;
 const ACCEPT: u8 = 2;
@@ -94,7 +97,7 @@ impl Message {
     /// ```
     pub fn emit(&self) -> [u8; MESSAGE_SIZE] {
         let mut bytes = [0; MESSAGE_SIZE];
-        let mut at = Cursor(&mut bytes);
+        let mut at = Cursor::new(&mut bytes, SERVICE_STREAMS);
         match *self {
             Message::Open {
                 id,
@@ -103,11 +106,7 @@ impl Message {
                 slot,
             } => {
                 at.head(OPEN, id);
-                at.put(&[tuple.family(), 0, 0, 0]);
-                at.put(&tuple.src_port.to_le_bytes());
-                at.put(&tuple.dst_port.to_le_bytes());
-                at.put(&tuple.src.padded());
-                at.put(&tuple.dst.padded());
+                at.tuple(&tuple, 0);
                 at.put(&isn.to_le_bytes());
                 at.put(&slot.0.to_le_bytes());
             }
@@ -135,33 +134,15 @@ impl Message {
     /// [`WireError::Service`] for another service: to be ignored and counted. All others break the
     /// channel.
     pub fn parse(bytes: &[u8; MESSAGE_SIZE]) -> Result<Self, WireError> {
-        let mut at = Reader(bytes);
-        let [service, kind, r0, r1] = at.take()?;
-        if service != SERVICE_STREAMS {
-            return Err(WireError::Service(service));
-        }
-        if (r0, r1) != (0, 0) {
-            return Err(WireError::Reserved);
-        }
-        let id = at.u32()?;
+        let (mut at, kind, id) = Reader::new(bytes, SERVICE_STREAMS)?;
         let message = match kind {
             OPEN => {
-                let [family, r0, r1, r2] = at.take()?;
-                if (r0, r1, r2) != (0, 0, 0) {
+                let (tuple, 0) = at.tuple()? else {
                     return Err(WireError::Reserved);
-                }
-                let src_port = u16::from_le_bytes(at.take()?);
-                let dst_port = u16::from_le_bytes(at.take()?);
-                let src = Address::unpadded(family, at.take()?)?;
-                let dst = Address::unpadded(family, at.take()?)?;
+                };
                 Message::Open {
                     id,
-                    tuple: Tuple {
-                        src,
-                        dst,
-                        src_port,
-                        dst_port,
-                    },
+                    tuple,
                     isn: at.u32()?,
                     slot: SlotId(at.u32()?),
                 }
@@ -181,9 +162,7 @@ impl Message {
             },
             raw => return Err(WireError::Kind(raw)),
         };
-        if at.0.iter().any(|&byte| byte != 0) {
-            return Err(WireError::Reserved);
-        }
+        at.end()?;
         Ok(message)
     }
 }
@@ -200,22 +179,26 @@ impl Tuple {
     }
 
     const fn family(&self) -> u8 {
-        match self.src {
-            Address::V4(_) => 4,
-            Address::V6(_) => 6,
-        }
+        self.src.family()
     }
 }
 
 impl Address {
-    const fn padded(&self) -> [u8; 16] {
+    pub(crate) const fn family(&self) -> u8 {
+        match self {
+            Address::V4(_) => 4,
+            Address::V6(_) => 6,
+        }
+    }
+
+    pub(crate) const fn padded(&self) -> [u8; 16] {
         match *self {
             Address::V4([a, b, c, d]) => [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             Address::V6(bytes) => bytes,
         }
     }
 
-    const fn unpadded(family: u8, bytes: [u8; 16]) -> Result<Self, WireError> {
+    pub(crate) const fn unpadded(family: u8, bytes: [u8; 16]) -> Result<Self, WireError> {
         match family {
             4 => match bytes {
                 [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0] => Ok(Address::V4([a, b, c, d])),
@@ -227,35 +210,107 @@ impl Address {
     }
 }
 
-/// Writes from the front of a buffer.
-struct Cursor<'a>(&'a mut [u8]);
+/// Writes a message, from the front on.
+pub(crate) struct Cursor<'a> {
+    rest: &'a mut [u8],
+    service: u8,
+}
 
-impl Cursor<'_> {
-    fn head(&mut self, kind: u8, id: u32) {
-        self.put(&[SERVICE_STREAMS, kind, 0, 0]);
+impl<'a> Cursor<'a> {
+    /// Begins a message of a service.
+    pub(crate) fn new(bytes: &'a mut [u8; MESSAGE_SIZE], service: u8) -> Self {
+        Self {
+            rest: bytes,
+            service,
+        }
+    }
+
+    /// What all messages begin with.
+    pub(crate) fn head(&mut self, kind: u8, id: u32) {
+        self.put(&[self.service, kind, 0, 0]);
         self.put(&id.to_le_bytes());
     }
 
-    fn put(&mut self, bytes: &[u8]) {
-        let rest = core::mem::take(&mut self.0);
+    /// Ports and addresses, with a byte for whatever the message has.
+    pub(crate) fn tuple(&mut self, tuple: &Tuple, extra: u8) {
+        self.put(&[tuple.family(), extra, 0, 0]);
+        self.put(&tuple.src_port.to_le_bytes());
+        self.put(&tuple.dst_port.to_le_bytes());
+        self.put(&tuple.src.padded());
+        self.put(&tuple.dst.padded());
+    }
+
+    /// Bytes.
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        let rest = core::mem::take(&mut self.rest);
         if let Some((head, tail)) = rest.split_at_mut_checked(bytes.len()) {
             head.copy_from_slice(bytes);
-            self.0 = tail;
+            self.rest = tail;
         }
     }
 }
 
-/// Reads from the front of a buffer.
-struct Reader<'a>(&'a [u8]);
+/// Reads a message, from the front on.
+pub(crate) struct Reader<'a>(&'a [u8]);
 
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+impl<'a> Reader<'a> {
+    /// Begins with a message, and returns its kind and id, too.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Service`] if it is not of `service`.
+    pub(crate) fn new(
+        bytes: &'a [u8; MESSAGE_SIZE],
+        service: u8,
+    ) -> Result<(Self, u8, u32), WireError> {
+        let mut at = Self(bytes);
+        let [found, kind, r0, r1] = at.take()?;
+        if found != service {
+            return Err(WireError::Service(found));
+        }
+        if (r0, r1) != (0, 0) {
+            return Err(WireError::Reserved);
+        }
+        let id = at.u32()?;
+        Ok((at, kind, id))
+    }
+
+    /// What [`Cursor::tuple`] wrote.
+    pub(crate) fn tuple(&mut self) -> Result<(Tuple, u8), WireError> {
+        let [family, extra, r0, r1] = self.take()?;
+        if (r0, r1) != (0, 0) {
+            return Err(WireError::Reserved);
+        }
+        let src_port = u16::from_le_bytes(self.take()?);
+        let dst_port = u16::from_le_bytes(self.take()?);
+        let src = Address::unpadded(family, self.take()?)?;
+        let dst = Address::unpadded(family, self.take()?)?;
+        let tuple = Tuple {
+            src,
+            dst,
+            src_port,
+            dst_port,
+        };
+        Ok((tuple, extra))
+    }
+
+    /// Bytes.
+    pub(crate) fn take<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let (head, tail) = self.0.split_first_chunk().ok_or(WireError::Short)?;
         self.0 = tail;
         Ok(*head)
     }
 
-    fn u32(&mut self) -> Result<u32, WireError> {
+    /// A number.
+    pub(crate) fn u32(&mut self) -> Result<u32, WireError> {
         Ok(u32::from_le_bytes(self.take()?))
+    }
+
+    /// The rest has to be zero.
+    pub(crate) fn end(&self) -> Result<(), WireError> {
+        match self.0.iter().all(|&byte| byte == 0) {
+            true => Ok(()),
+            false => Err(WireError::Reserved),
+        }
     }
 }

@@ -18,6 +18,7 @@
 //! - [`stream`]: ring and segments of one direction, over the words of its slot
 //! - [`message`], [`root`], [`announce`]: what is said, and where
 //! - [`channel`], [`connection`], [`guest`]: states
+//! - [`datagram`]: the service of datagrams
 //! - [`policy`]: when to ask, how long to spin
 
 #![cfg_attr(not(CONFIG_RUST), no_std)]
@@ -35,6 +36,7 @@ pub mod announce;
 pub mod arena;
 pub mod channel;
 pub mod connection;
+pub mod datagram;
 pub mod decline;
 pub mod error;
 pub mod extent;

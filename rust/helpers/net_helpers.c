@@ -8,6 +8,7 @@
 #include "file.c"
 #include "inet_hashtables.c"
 #include "netdevice.c"
+#include "netfilter.c"
 #include "sched.c"
 #include "signal.c"
 #include "skbuff.c"
@@ -15,4 +16,5 @@
 #include "sock.c"
 #include "tcp.c"
 #include "tracepoint.c"
+#include "udp.c"
 #include "wait.c"

@@ -16,6 +16,12 @@ pub fn synchronize() {
     unsafe { bindings::synchronize_rcu_tasks() }
 }
 
+/// Waits until whoever is delivering a packet now has done so. Process context; some milliseconds at most.
+pub fn synchronize_packets() {
+    // SAFETY: process context.
+    unsafe { bindings::synchronize_rcu_expedited() }
+}
+
 /// Waits until all queued callbacks have run. Process context.
 pub fn barrier() {
     // SAFETY: process context.

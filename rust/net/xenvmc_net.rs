@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Taking over TCP sockets: the only owner of `struct sock` in this project.
+//! Taking over TCP sockets, and seeing UDP packets: the only owner of `struct sock` and `struct sk_buff` in this project.
 //!
 //! The crate knows nothing of Xen, rings or peers. It offers
 //!
@@ -8,7 +8,8 @@
 //! * [`Adopted`]: a socket whose `sk_prot` is a copy of its own with some methods replaced by those of a [`Connection`];
 //! * [`StateProbe`]: a call for each TCP state change in this kernel;
 //! * [`inject`]: giving bytes back to TCP;
-//! * [`address`]: the addresses of the netfront devices, and changes of them.
+//! * [`address`]: the addresses of the netfront devices, and changes of them;
+//! * [`netfilter`], [`packet`] and [`deliver`]: UDP packets that leave, that have come, and that come another way.
 //!
 //! Reference: `Documentation/locking.md` of this project; `net/ipv4/tcp.c`, `net/tls/tls_main.c`
 //! and `net/ipv4/tcp_bpf.c` of the kernel for how others do the same.
@@ -17,6 +18,7 @@
 
 pub mod address;
 mod adopted;
+pub mod deliver;
 mod descriptor;
 mod eligible;
 mod error;
@@ -26,7 +28,10 @@ pub mod lock;
 mod lookup;
 mod message;
 mod methods;
+pub mod netfilter;
+pub mod packet;
 mod registry;
+mod send;
 mod socket;
 mod tracepoint;
 mod tuple;
@@ -50,8 +55,9 @@ pub use eligible::{
 pub use grace::{
     after,
     barrier,
-    synchronize, //
-    AfterGrace,
+    synchronize,
+    synchronize_packets,
+    AfterGrace, //
 };
 pub use lookup::find_established;
 pub use message::{
@@ -60,6 +66,7 @@ pub use message::{
 };
 pub use methods::stray_calls;
 pub use registry::Registry;
+pub use send::send_datagram;
 pub use socket::{
     Locked,
     Shutdown,

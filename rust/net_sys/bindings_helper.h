@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* The headers that the crate net_sys binds. Sorted alphabetically. */
 
+#include <linux/etherdevice.h>
+#include <linux/in.h>
+#include <linux/in6.h>
 #include <linux/inetdevice.h>
 #include <linux/net.h>
 #include <linux/netdevice.h>
+#include <linux/netfilter.h>
 #include <linux/rcupdate.h>
 #include <linux/skbuff.h>
 #include <linux/skmsg.h>

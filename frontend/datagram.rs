@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! UDP through the ring (protocol §10): one [`Datagrams`] in the module.
+//!
+//! Sockets are left alone. A packet that leaves is taken where all rules of this guest have let it pass, and its payload goes into
+//! a ring of records; at the other end it becomes a packet that arrives. So a program sees what it sees over the network, errors,
+//! options, blocking and poll included: what waits for room is charged to its socket.
+//!
+//! * `hooks` sees packets that leave and that have come.
+//! * `flows` knows, for each flow that leaves, where its datagrams go; `arrivals` what has come of each flow, and which may come by ring;
+//!   `proofs` which addresses are whose.
+//! * `lines`, `outlet` and `inlet` are the two rings of a channel.
+//! * `handshake` agrees with the peer, `keeper` does everything that takes time.
+//!
+//! # Lock order
+//!
+//! 1. [`Lines::setup`](lines::Lines)
+//! 2. an inlet; whatever the network takes to deliver a packet
+//! 3. [`Datagrams::flows`]
+//! 4. an outlet
+//! 5. those of the channel that its `send` and `post` take; [`Datagrams::arrivals`], [`Datagrams::proofs`], [`Datagrams::echoes`]
+
+mod arrivals;
+mod flows;
+mod handshake;
+mod hooks;
+mod inlet;
+mod keeper;
+mod lines;
+mod outlet;
+mod proofs;
+mod queue;
+
+pub(crate) use handshake::handle;
+pub(crate) use hooks::Watcher;
+pub(crate) use keeper::Keeper;
+pub(crate) use lines::Lines;
+
+use crate::channel::Channel;
+use crate::settings::Settings;
+use arrivals::Arrivals;
+use core::fmt;
+use flows::Flows;
+use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Acquire,
+    Atomic,
+    Release, //
+};
+use kernel::sync::Arc;
+use kernel::time::delay::fsleep;
+use kernel::time::{
+    Delta,
+    Instant,
+    Monotonic, //
+};
+use proofs::Proofs;
+use xenvmc_core::datagram::probe::Nonce;
+use xenvmc_core::message::Address;
+use xenvmc_net::lock::BhSpinLock;
+use xenvmc_net::new_bh_spinlock;
+use xenvmc_xen::work::Task;
+
+/// How long flows may take to leave the rings before channels are closed.
+const LEAVE_ALL_MS: i64 = 500;
+
+/// Probes that wait for their answer at most; more are forgotten, and sent again.
+const ECHOES_MAX: usize = 16;
+
+/// A probe that has come, and is to be answered.
+#[derive(Clone, Copy)]
+struct Echo {
+    asker: u16,
+    address: Address,
+    nonce: Nonce,
+}
+
+/// What is known of all flows.
+#[pin_data]
+pub(crate) struct Datagrams {
+    #[pin]
+    flows: BhSpinLock<Flows>,
+    #[pin]
+    arrivals: BhSpinLock<Arrivals>,
+    #[pin]
+    proofs: BhSpinLock<Proofs>,
+    #[pin]
+    echoes: BhSpinLock<KVec<Echo>>,
+    /// Taken out at the end: it refers to the frontend.
+    #[pin]
+    keeper: BhSpinLock<Option<Arc<Task<Keeper>>>>,
+    /// No flow may begin to use a ring.
+    is_paused: Atomic<bool>,
+}
+
+impl Datagrams {
+    /// Nothing known.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        let (flows, arrivals, proofs) = (Flows::new()?, Arrivals::new()?, Proofs::new());
+        let echoes = KVec::with_capacity(ECHOES_MAX, GFP_KERNEL)?;
+        Arc::pin_init(
+            pin_init!(Self {
+                flows <- new_bh_spinlock!(flows, "xenvmc_flows"),
+                arrivals <- new_bh_spinlock!(arrivals, "xenvmc_arrivals"),
+                proofs <- new_bh_spinlock!(proofs, "xenvmc_proofs"),
+                echoes <- new_bh_spinlock!(echoes, "xenvmc_echoes"),
+                keeper <- new_bh_spinlock!(None, "xenvmc_keeper"),
+                is_paused: Atomic::new(false),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// Connects or disconnects the keeper.
+    pub(crate) fn set_keeper(
+        &self,
+        keeper: Option<Arc<Task<Keeper>>>,
+    ) -> Option<Arc<Task<Keeper>>> {
+        core::mem::replace(&mut *self.keeper.lock(), keeper)
+    }
+
+    /// Asks for a run of the keeper. Any context but hard interrupts.
+    fn kick(&self) {
+        if let Some(keeper) = &*self.keeper.lock() {
+            keeper.kick();
+        }
+    }
+
+    /// Whether flows may begin to use a ring.
+    fn may_begin(&self, settings: &Settings) -> bool {
+        settings.udp_ms() != 0 && settings.is_enabled() && !self.is_paused.load(Acquire)
+    }
+
+    /// Lets all flows, those of peers too, leave the rings, and waits for them a while, until [`Self::go_on`]. Process context.
+    pub(crate) fn leave_all(&self) {
+        self.is_paused.store(true, Release);
+        let start = Instant::<Monotonic>::now();
+        loop {
+            self.flows.lock().leave_all();
+            let all = self.arrivals.lock().revoke_all();
+            if (all && self.flows.lock().are_on_network())
+                || start.elapsed().as_millis() > LEAVE_ALL_MS
+            {
+                return;
+            }
+            self.kick();
+            fsleep(Delta::from_millis(2));
+        }
+    }
+
+    /// Ends a [`Self::leave_all`].
+    pub(crate) fn go_on(&self) {
+        self.is_paused.store(false, Release);
+    }
+
+    /// A channel ends: what its flows hold goes over the network, and nothing refers to it any more. Process context.
+    pub(crate) fn end(&self, channel: &Arc<Channel>) {
+        channel.lines().end(channel);
+        let old = self.flows.lock().abandon(channel);
+        self.arrivals.lock().forget(channel);
+        drop(old);
+    }
+
+    /// Writes a line for each flow.
+    pub(crate) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.flows.lock().describe(f)?;
+        self.arrivals.lock().describe(f)
+    }
+}

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Flows that come here: what of each has come over the network, and which may come through a ring.
+
+use super::flows::{
+    Table,
+    MS_PER_SWEEP, //
+};
+use crate::channel::Channel;
+use core::fmt;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use kernel::time::{
+    Instant,
+    Monotonic, //
+};
+use xenvmc_core::datagram::message::Message;
+use xenvmc_core::message::Tuple;
+use xenvmc_core::Decline;
+use xenvmc_net::deliver::Origin;
+
+/// After how long without a datagram a flow over the network is forgotten.
+const FORGET_MS: u32 = 60_000;
+
+/// How long datagrams that are on the network are waited for when a flow goes to the ring.
+const HANDOVER_MS: i64 = 20;
+
+/// How long a sender may go on after it was told to leave.
+const REVOKE_MS: i64 = 1_000;
+
+/// Flows that one peer may have in the ring.
+const ADMITTED_MAX: usize = 256;
+
+/// A flow.
+pub(super) struct Arrival {
+    /// As its sender sees it.
+    tuple: Tuple,
+    /// Datagrams that have come over the network since it was first seen, or was in the ring last.
+    seen: u32,
+    origin: Origin,
+    admission: Option<Admission>,
+}
+
+/// That a flow may come through a ring.
+struct Admission {
+    channel: Arc<Channel>,
+    /// The sender's number of it.
+    id: u32,
+    entry: Entry,
+    revoked: Option<Instant<Monotonic>>,
+}
+
+/// How far a flow has come into the ring.
+enum Entry {
+    /// Datagrams come over the network still.
+    Outside,
+    /// All, so many, are on their way or have come.
+    Waiting(u32, Instant<Monotonic>),
+    /// They come through the ring.
+    Inside,
+}
+
+/// All of them.
+pub(super) struct Arrivals(Table<Arrival>);
+
+impl super::flows::HasTuple for Arrival {
+    fn tuple(&self) -> &Tuple {
+        &self.tuple
+    }
+
+    fn may_go(&self) -> bool {
+        self.admission.is_none()
+    }
+}
+
+impl Arrivals {
+    /// None.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self(Table::new()?))
+    }
+
+    /// Notes that `datagrams` have come over the network; true = a handover waits for that, or the flow is new. In a hook.
+    pub(super) fn note(&mut self, tuple: &Tuple, origin: Origin, datagrams: u32) -> bool {
+        let new = || Arrival {
+            tuple: *tuple,
+            seen: 0,
+            origin,
+            admission: None,
+        };
+        let Some(arrival) = self.0.find_or_insert(tuple, new) else {
+            return false;
+        };
+        let entry = arrival.admission.as_ref().map(|admission| &admission.entry);
+        if matches!(entry, Some(Entry::Inside)) {
+            return false;
+        }
+        let is_first = arrival.seen == 0;
+        arrival.seen = arrival.seen.wrapping_add(datagrams);
+        arrival.origin = origin;
+        is_first || matches!(entry, Some(Entry::Waiting(sent, _)) if *sent == arrival.seen)
+    }
+
+    /// Where a datagram of flow `number`, which `channel` brought, seems to come from, if it may come that way.
+    pub(super) fn admitted(&mut self, channel: &Channel, number: u32) -> Option<(Tuple, Origin)> {
+        let arrival = self.0.get(number)?;
+        let admission = arrival.admission.as_ref()?;
+        let may =
+            matches!(admission.entry, Entry::Inside) && core::ptr::eq(&*admission.channel, channel);
+        may.then_some((arrival.tuple, arrival.origin))
+    }
+
+    /// Admits a flow that has been seen. Returns our number of it.
+    pub(super) fn admit(
+        &mut self,
+        channel: &Arc<Channel>,
+        tuple: &Tuple,
+        id: u32,
+    ) -> core::result::Result<u32, Decline> {
+        let is_theirs = |admission: &Admission| Arc::ptr_eq(&admission.channel, channel);
+        let admissions = self
+            .0
+            .iter()
+            .filter_map(|(_, arrival)| arrival.admission.as_ref());
+        if admissions.filter(|admission| is_theirs(admission)).count() >= ADMITTED_MAX {
+            return Err(Decline::SlotsExhausted);
+        }
+        let (number, arrival) = self.0.find(tuple).ok_or(Decline::NotSeen)?;
+        if arrival.seen == 0 {
+            return Err(Decline::NotSeen);
+        }
+        if arrival
+            .admission
+            .as_ref()
+            .is_some_and(|old| !is_theirs(old))
+        {
+            return Err(Decline::Duplicate);
+        }
+        arrival.admission = Some(Admission {
+            channel: channel.clone(),
+            id,
+            entry: Entry::Outside,
+            revoked: None,
+        });
+        Ok(number)
+    }
+
+    /// Flow `number`, if `channel` was admitted to it by the request `id`.
+    fn admitted_by(&mut self, channel: &Channel, number: u32, id: u32) -> Option<&mut Arrival> {
+        self.0.get(number).filter(|arrival| {
+            arrival.admission.as_ref().is_some_and(|admission| {
+                admission.id == id && core::ptr::eq(&*admission.channel, channel)
+            })
+        })
+    }
+
+    /// The sender of flow `number` waits until `sent` datagrams have come. Nothing happens if it is not admitted by `id`, or not any more.
+    pub(super) fn handle_handover(&mut self, channel: &Channel, number: u32, id: u32, sent: u32) {
+        let arrival = self.admitted_by(channel, number, id);
+        if let Some(admission) = arrival.and_then(|arrival| arrival.admission.as_mut()) {
+            if matches!(admission.entry, Entry::Outside) {
+                admission.entry = Entry::Waiting(sent, Instant::now());
+            }
+        }
+    }
+
+    /// A flow of which all has come that was handed over, or is waited for no longer, and whether that is so. The caller waits for those
+    /// that are being delivered, and then calls [`Self::enter`].
+    pub(super) fn poll_handover(&mut self) -> Option<(u32, bool)> {
+        self.0.iter().find_map(|(number, arrival)| {
+            let Entry::Waiting(sent, since) = &arrival.admission.as_ref()?.entry else {
+                return None;
+            };
+            let all = arrival.seen == *sent;
+            (all || since.elapsed().as_millis() >= HANDOVER_MS).then_some((number, all))
+        })
+    }
+
+    /// Whether a handover is waited for.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.0.iter().any(|(_, arrival)| {
+            let admission = arrival.admission.as_ref();
+            admission.is_some_and(|admission| matches!(admission.entry, Entry::Waiting(..)))
+        })
+    }
+
+    /// Lets the next datagrams of flow `number` come through the ring. Returns whom to tell.
+    pub(super) fn enter(&mut self, number: u32) -> Option<(Arc<Channel>, Message)> {
+        let admission = self.0.get(number)?.admission.as_mut()?;
+        if !matches!(admission.entry, Entry::Waiting(..)) {
+            return None;
+        }
+        admission.entry = Entry::Inside;
+        Some((admission.channel.clone(), Message::Go { id: admission.id }))
+    }
+
+    /// The sender of flow `number` leaves the ring, in which nothing of it is left. As [`Self::handle_handover`].
+    pub(super) fn handle_leave(&mut self, channel: &Channel, number: u32, id: u32) {
+        if let Some(arrival) = self.admitted_by(channel, number, id) {
+            // The caller has a reference to the channel, too.
+            arrival.admission = None;
+            arrival.seen = 0;
+        }
+    }
+
+    /// Calls `may_stay` for each flow that may come through a ring, and tells the senders of the others to leave. Those that do not are
+    /// not believed after a while. What `drop` gets is to be dropped without the lock.
+    pub(super) fn review(
+        &mut self,
+        may_stay: impl Fn(&Channel, &Tuple) -> bool,
+        dropped: &mut KVec<Arc<Channel>>,
+    ) {
+        for (_, arrival) in self.0.iter_mut() {
+            let Some(admission) = &mut arrival.admission else {
+                continue;
+            };
+            match admission.revoked {
+                None if may_stay(&admission.channel, &arrival.tuple) => {}
+                None => revoke(admission),
+                Some(since) if since.elapsed().as_millis() < REVOKE_MS => {}
+                Some(_) => {
+                    // Only if it can be kept for a moment: the last reference to a channel does not go under a lock.
+                    if dropped.push(admission.channel.clone(), GFP_ATOMIC).is_ok() {
+                        arrival.admission = None;
+                        arrival.seen = 0;
+                    }
+                }
+            }
+        }
+        self.0.sweep(FORGET_MS / MS_PER_SWEEP);
+    }
+
+    /// Tells the senders of all flows that come through rings to leave; true = there are none.
+    pub(super) fn revoke_all(&mut self) -> bool {
+        let mut none = true;
+        for (_, arrival) in self.0.iter_mut() {
+            if let Some(admission) = &mut arrival.admission {
+                none = false;
+                if admission.revoked.is_none() {
+                    revoke(admission);
+                }
+            }
+        }
+        none
+    }
+
+    /// Whether nothing is known.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().next().is_none()
+    }
+
+    /// A channel is over: nothing may come by it. The caller holds a reference to it.
+    pub(super) fn forget(&mut self, channel: &Arc<Channel>) {
+        for (_, arrival) in self.0.iter_mut() {
+            if let Some(admission) = &arrival.admission {
+                if Arc::ptr_eq(&admission.channel, channel) {
+                    arrival.admission = None;
+                    arrival.seen = 0;
+                }
+            }
+        }
+    }
+
+    /// Writes a line for each flow.
+    pub(super) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (_, arrival) in self.0.iter() {
+            let state = match arrival.admission.as_ref().map(|admission| &admission.entry) {
+                None => "Network",
+                Some(Entry::Outside) => "Admitted",
+                Some(Entry::Waiting(..)) => "Entering",
+                Some(Entry::Inside) => "Ring",
+            };
+            super::flows::describe(f, "in", &arrival.tuple, state, arrival.seen)?;
+        }
+        Ok(())
+    }
+}
+
+fn revoke(admission: &mut Admission) {
+    let message = Message::Revoke { id: admission.id };
+    if admission.channel.send_datagram(&message).is_ok() {
+        admission.revoked = Some(Instant::now());
+    }
+}

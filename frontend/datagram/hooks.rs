@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is done with each UDP packet that leaves, and that has come over the network. In hooks of netfilter: no sleeping.
+
+use super::{
+    Echo,
+    ECHOES_MAX, //
+};
+use crate::frontend::Frontend;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use xenvmc_core::datagram::probe::{
+    self,
+    Probe, //
+};
+use xenvmc_net::deliver::Origin;
+use xenvmc_net::netfilter::{
+    Arrived,
+    Fate,
+    PacketHandler, //
+};
+use xenvmc_net::packet::Packet;
+
+/// Sees packets. One in the module.
+pub(crate) struct Watcher(Arc<Frontend>);
+
+impl Watcher {
+    /// Makes it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(frontend: &Arc<Frontend>) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self(frontend.clone()), GFP_KERNEL)?)
+    }
+}
+
+impl PacketHandler for Watcher {
+    fn leaving(&self, packet: Packet, device: i32) -> Fate {
+        let Some(parsed) = packet.parse() else {
+            return Fate::Network(packet);
+        };
+        let datagrams = self.0.datagrams();
+        let (fate, kick) = datagrams
+            .flows
+            .lock()
+            .leaving(&self.0, packet, &parsed, device);
+        if kick {
+            datagrams.kick();
+        }
+        fate
+    }
+
+    fn arriving(&self, packet: &Arrived<'_>) -> bool {
+        if packet.parsed().tuple.dst_port != probe::PORT {
+            return false;
+        }
+        let payload = packet.payload::<{ probe::SIZE }>();
+        let Some(probe) = payload.and_then(|payload| Probe::parse(&payload)) else {
+            return false;
+        };
+        let datagrams = self.0.datagrams();
+        let echo = Echo {
+            asker: probe.asker,
+            address: packet.parsed().tuple.dst,
+            nonce: probe.nonce,
+        };
+        let mut echoes = datagrams.echoes.lock();
+        if echoes.len() < ECHOES_MAX {
+            // There is room for so many.
+            let _ = echoes.push_within_capacity(echo);
+        }
+        drop(echoes);
+        self.0.counters().udp_probes_received.inc();
+        datagrams.kick();
+        true
+    }
+
+    fn arrived(&self, packet: &Arrived<'_>) {
+        let tuple = &packet.parsed().tuple;
+        if self.0.peers().find(tuple.src).is_none() {
+            return;
+        }
+        let Some(ethernet) = packet.ethernet_source() else {
+            return;
+        };
+        let origin = Origin {
+            device: packet.device(),
+            ethernet,
+        };
+        let datagrams = self.0.datagrams();
+        let is_awaited = datagrams
+            .arrivals
+            .lock()
+            .note(tuple, origin, packet.datagrams());
+        if is_awaited {
+            datagrams.kick();
+        }
+    }
+}

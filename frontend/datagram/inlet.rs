@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The peer's ring of a channel: what we deliver. Under the lock of [`super::Lines`], whose holder has softirqs off: so one CPU
+//! delivers at a time, in the order of the ring.
+
+use crate::channel::Channel;
+use crate::link::Link;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+use xenvmc_core::datagram::record::{
+    Record,
+    HEAD, //
+};
+use xenvmc_core::datagram::ring::Reader;
+use xenvmc_core::extent::{
+    Span,
+    Spans, //
+};
+use xenvmc_core::wire::slot;
+use xenvmc_core::{
+    Error as Violation,
+    Extent,
+    Words, //
+};
+use xenvmc_net::deliver;
+use xenvmc_xen::word::VirtFence;
+
+/// Records delivered in one go, before others get the processor.
+const BUDGET: u32 = 64;
+
+/// Records after which the sender is told of the room.
+const BATCH: u32 = 16;
+
+/// The peer's ring.
+pub(super) struct Inlet {
+    link: Arc<Link>,
+    extent: Extent,
+    reader: Reader,
+}
+
+impl Inlet {
+    /// An empty ring in `extent` of the peer's arena, which is mapped.
+    pub(super) fn new(link: Arc<Link>, extent: Extent) -> Self {
+        Self {
+            link,
+            extent,
+            reader: Reader::new(extent),
+        }
+    }
+
+    /// Where the ring is.
+    pub(super) fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// Delivers what has come, as far as the budget goes; true = there is more, false = a notice will tell of the next one.
+    ///
+    /// # Errors
+    ///
+    /// If the peer has broken the protocol.
+    pub(super) fn run(&mut self, channel: &Channel) -> core::result::Result<bool, Violation> {
+        let link = self.link.clone();
+        let Some(view) = link.view() else {
+            return Ok(false);
+        };
+        let prod = view.peer.word(slot::TX_PROD);
+        let mut done = 0;
+        let more = loop {
+            let available = self.reader.look(&prod)?;
+            if available == 0 {
+                if self
+                    .reader
+                    .arm::<VirtFence>(&view.own.word(slot::RX_DATA_EVENT), &prod)
+                {
+                    break false;
+                }
+                continue;
+            }
+            if done == BUDGET {
+                break true;
+            }
+            self.deliver_next(channel, available)?;
+            done += 1;
+            if done % BATCH == 0 {
+                self.publish(&link);
+            }
+        };
+        self.publish(&link);
+        Ok(more)
+    }
+
+    /// Tells the sender how far we are.
+    fn publish(&mut self, link: &Link) {
+        let Some(view) = link.view() else { return };
+        let (cons, event) = (
+            view.own.word(slot::RX_CONS),
+            view.peer.word(slot::TX_SPACE_EVENT),
+        );
+        if self.reader.publish::<VirtFence>(&cons, &event) {
+            link.post();
+        }
+    }
+
+    /// Delivers the next record.
+    fn deliver_next(
+        &mut self,
+        channel: &Channel,
+        available: u32,
+    ) -> core::result::Result<(), Violation> {
+        let mut head = [0; HEAD as usize];
+        let at = self.reader.head();
+        let read = at.map_or(Err(EINVAL), |at| self.read_span(channel, at, &mut head));
+        // What was copied is what is checked and used: the peer may write another one meanwhile.
+        let record = Record::parse(&head, if read.is_ok() { available } else { 0 })?;
+        let frontend = channel.frontend();
+        let counters = frontend.counters();
+        let arrival = frontend
+            .datagrams()
+            .arrivals
+            .lock()
+            .admitted(channel, record.flow);
+        match arrival {
+            None => counters.udp_rx_stale.inc(),
+            Some((tuple, origin)) => {
+                let delivered = deliver::deliver(&origin, &tuple, &record, |from, bytes| {
+                    self.read_payload(
+                        channel,
+                        self.reader.payload(from, bytes.len() as u32),
+                        bytes,
+                    )
+                });
+                match delivered {
+                    Ok(()) => {
+                        counters.udp_rx_datagrams.add(record.datagrams().into());
+                        counters.udp_rx_bytes.add(record.len.into());
+                    }
+                    Err(_) => counters.udp_rx_lost.inc(),
+                }
+            }
+        }
+        self.reader.take(&record);
+        Ok(())
+    }
+
+    fn read_payload(&self, channel: &Channel, spans: Spans, bytes: &mut [u8]) -> Result {
+        let mut rest = bytes;
+        for span in spans {
+            let (now, later) = rest.split_at_mut_checked(span.len as usize).ok_or(EINVAL)?;
+            self.read_span(channel, span, now)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    fn read_span(&self, channel: &Channel, span: Span, bytes: &mut [u8]) -> Result {
+        let theirs = channel.theirs().ok_or(EINVAL)?;
+        let number = self.extent.page() + span.page();
+        let (pages, page) = theirs.page(number).ok_or(EINVAL)?;
+        pages.read(page, span.in_page() as usize, bytes)
+    }
+}

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What takes time: requests, probes and their answers, handovers, and whatever is due. One [`Keeper`] in the module, a work item.
+
+use super::flows::{
+    Wanted,
+    MS_PER_SWEEP, //
+};
+use super::{
+    handshake,
+    Datagrams, //
+};
+use crate::channel::Channel;
+use crate::frontend::Frontend;
+use kernel::prelude::*;
+use kernel::sync::{
+    new_mutex,
+    Arc,
+    Mutex, //
+};
+use kernel::time::{
+    Instant,
+    Monotonic, //
+};
+use xenvmc_core::datagram::message::Message;
+use xenvmc_core::datagram::probe::{
+    self,
+    Probe, //
+};
+use xenvmc_core::message::{
+    Address,
+    Tuple, //
+};
+use xenvmc_core::Decline;
+use xenvmc_net as net;
+use xenvmc_net::netfilter::is_netfront;
+use xenvmc_xen::work::{
+    Run,
+    Task, //
+};
+
+/// Time until it looks again while something is under way.
+const BUSY_MS: u32 = 5;
+
+/// The work item.
+#[pin_data]
+pub(crate) struct Keeper {
+    frontend: Arc<Frontend>,
+    /// When flows were reviewed last. Only the work item uses it.
+    #[pin]
+    swept: Mutex<Option<Instant<Monotonic>>>,
+}
+
+impl Keeper {
+    /// Makes it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(frontend: &Arc<Frontend>) -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                frontend: frontend.clone(),
+                swept <- new_mutex!(None, "xenvmc_keeper_swept"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    fn datagrams(&self) -> &Datagrams {
+        self.frontend.datagrams()
+    }
+
+    /// Answers probes that have come.
+    fn answer_probes(&self) {
+        loop {
+            let echo = self.datagrams().echoes.lock().pop();
+            let Some(echo) = echo else { return };
+            // A router sees probes that are not for it.
+            let mut is_ours = false;
+            net::address::for_each(|address| is_ours |= address == echo.address);
+            if !is_ours {
+                continue;
+            }
+            let message = Message::Echo {
+                address: echo.address,
+                nonce: echo.nonce,
+            };
+            self.frontend.peers().for_each_channel(|peer, channel| {
+                if peer.domid().get() == echo.asker && channel.is_open() {
+                    // A probe that is not answered is sent again.
+                    let _ = channel.send_datagram(&message);
+                }
+            });
+        }
+    }
+
+    /// Sends probes that are due.
+    fn send_probes(&self) {
+        loop {
+            let due = self.datagrams().proofs.lock().poll_probe();
+            let Some((address, nonce)) = due else { return };
+            let asker = self.frontend.own_domid().get();
+            let mut payload = Probe { asker, nonce }.emit();
+            self.frontend.counters().udp_probes_sent.inc();
+            if let Err(error) = net::send_datagram(address, probe::PORT, &mut payload) {
+                pr_debug!("a probe could not be sent: {error:?}\n");
+            }
+        }
+    }
+
+    /// Makes requests for flows that are worth it.
+    fn ask_for_flows(&self) {
+        loop {
+            let wanted = self.datagrams().flows.lock().poll_wanted();
+            let Some(wanted) = wanted else { return };
+            if let Err(reason) = self.ask(&wanted) {
+                let mut flows = self.datagrams().flows.lock();
+                flows.could_not_ask(&self.frontend, &wanted.tuple, reason);
+            }
+        }
+    }
+
+    fn ask(&self, wanted: &Wanted) -> core::result::Result<(), Decline> {
+        let (frontend, tuple) = (&self.frontend, &wanted.tuple);
+        if !self.datagrams().may_begin(frontend.settings()) {
+            return Err(Decline::Disabled);
+        }
+        if !is_on_netfront(wanted.device) {
+            return Err(Decline::Route);
+        }
+        let channel = self.channel_to(tuple.dst)?;
+        handshake::is_theirs(&channel, tuple.dst)?;
+        let (slot, extent) = channel.lines().ring(&channel)?;
+        let id = frontend.next_request();
+        let message = Message::Ask {
+            id,
+            tuple: *tuple,
+            slot,
+            extent,
+        };
+        let mut flows = self.datagrams().flows.lock();
+        flows.ask(&channel, tuple, id, &message)?;
+        frontend.counters().udp_requests_sent.inc();
+        Ok(())
+    }
+
+    /// The channel to whom announces `address`; asks for it if there is none.
+    fn channel_to(&self, address: Address) -> core::result::Result<Arc<Channel>, Decline> {
+        let peer = self.frontend.peers().find(address);
+        let peer = peer.ok_or(Decline::NotCoResident)?;
+        if !peer.is_compatible() {
+            return Err(Decline::Version);
+        }
+        match peer.channel() {
+            Some(channel) if channel.is_open() => Ok(channel),
+            Some(_) => Err(Decline::NoChannel),
+            None => {
+                self.frontend.want_channel(&peer);
+                Err(Decline::NoChannel)
+            }
+        }
+    }
+
+    /// Lets flows into rings of which everything has come.
+    fn hand_over(&self) {
+        loop {
+            let next = self.datagrams().arrivals.lock().poll_handover();
+            let Some((number, all)) = next else { return };
+            // What was seen in the hook may not be in its socket's queue yet: whoever is delivering it has softirqs off.
+            net::synchronize_packets();
+            let entered = self.datagrams().arrivals.lock().enter(number);
+            let Some((channel, message)) = entered else {
+                continue;
+            };
+            let counters = self.frontend.counters();
+            match all {
+                true => counters.udp_handovers_exact.inc(),
+                false => counters.udp_handovers_late.inc(),
+            }
+            // If it cannot be sent, the sender leaves, and tries again.
+            let _ = channel.send_datagram(&message);
+        }
+    }
+
+    /// Ends what was waited for long enough.
+    fn tend(&self) {
+        let mut dropped = KVec::new();
+        let mut flows = self.datagrams().flows.lock();
+        flows.tend(&self.frontend, &mut dropped);
+        drop(flows);
+        self.frontend.peers().for_each_channel(|_, channel| {
+            if !channel.is_open() {
+                if let Some(outlet) = &mut *channel.lines().outlet.lock() {
+                    outlet.release_if_drained();
+                }
+            }
+        });
+    }
+
+    /// Looks whether flows may stay in the rings, and forgets those that are no more.
+    fn review(&self) {
+        let mut swept = self.swept.lock();
+        let due = swept.is_none_or(|at| at.elapsed().as_millis() >= i64::from(MS_PER_SWEEP));
+        if !due {
+            return;
+        }
+        *swept = Some(Instant::now());
+        drop(swept);
+        let mut dropped = KVec::new();
+        let source_may = |channel: &Channel, tuple: &Tuple| {
+            channel.is_open() && handshake::is_theirs(channel, tuple.src).is_ok()
+        };
+        let mut arrivals = self.datagrams().arrivals.lock();
+        arrivals.review(source_may, &mut dropped);
+        drop(arrivals);
+        let mut flows = self.datagrams().flows.lock();
+        flows.review(&self.frontend, |channel, tuple| {
+            channel.is_open() && handshake::is_theirs(channel, tuple.dst).is_ok()
+        });
+    }
+}
+
+/// Whether a packet that leaves through the device of that number leaves by netfront.
+fn is_on_netfront(device: i32) -> bool {
+    let _rcu = kernel::sync::rcu::read_lock();
+    is_netfront(device)
+}
+
+impl Run for Keeper {
+    fn run(&self, task: &Task<Self>) {
+        self.answer_probes();
+        self.review();
+        self.ask_for_flows();
+        self.send_probes();
+        self.hand_over();
+        self.tend();
+        let datagrams = self.datagrams();
+        let (is_busy, is_empty) = {
+            let flows = datagrams.flows.lock();
+            (flows.is_busy(), flows.is_empty())
+        };
+        let (is_waiting, nothing) = {
+            let arrivals = datagrams.arrivals.lock();
+            (arrivals.is_waiting(), is_empty && arrivals.is_empty())
+        };
+        if is_busy || is_waiting {
+            task.kick_after(BUSY_MS);
+        } else if !nothing {
+            task.kick_after(MS_PER_SWEEP);
+        }
+    }
+}

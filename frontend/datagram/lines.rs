@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The two rings of a channel: ours, which the peer reads, and the peer's, which we read. One [`Lines`] per channel; the rings are
+//! made by the first flow that wants one.
+
+use super::inlet::Inlet;
+use super::outlet::Outlet;
+use crate::channel::Channel;
+use crate::link::Link;
+use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Acquire,
+    Atomic,
+    Full,
+    Release, //
+};
+use kernel::sync::{
+    new_mutex,
+    Arc,
+    Mutex, //
+};
+use xenvmc_core::datagram::ORDER_MIN;
+use xenvmc_core::error::DatagramError;
+use xenvmc_core::wire::{
+    SlotId,
+    SLOT_SIZE, //
+};
+use xenvmc_core::{
+    Decline,
+    Error as Violation,
+    Extent, //
+};
+use xenvmc_net::lock::BhSpinLock;
+use xenvmc_net::new_bh_spinlock;
+
+/// The order of the largest ring: 1 MiB.
+const ORDER_MAX: u8 = 8;
+
+/// What both rings have.
+struct Setup {
+    /// Our slot.
+    own: Option<SlotId>,
+    /// Our ring.
+    ring: Option<Extent>,
+    /// Both slots, once the peer's is known.
+    link: Option<Arc<Link>>,
+    /// The channel is over.
+    is_over: bool,
+}
+
+/// The rings.
+#[pin_data]
+pub(crate) struct Lines {
+    #[pin]
+    setup: Mutex<Setup>,
+    #[pin]
+    pub(super) outlet: BhSpinLock<Option<Outlet>>,
+    #[pin]
+    pub(super) inlet: BhSpinLock<Option<Inlet>>,
+    /// The number of our slot, once there is one.
+    own_slot: Atomic<u32>,
+    /// The bottom half has something to do here.
+    is_noticed: Atomic<bool>,
+}
+
+/// No slot has this number: arenas are not so large.
+const NO_SLOT: u32 = u32::MAX;
+
+impl Lines {
+    /// No rings.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            setup <- new_mutex!(
+                Setup {
+                    own: None,
+                    ring: None,
+                    link: None,
+                    is_over: false,
+                },
+                "xenvmc_lines"
+            ),
+            outlet <- new_bh_spinlock!(None, "xenvmc_outlet"),
+            inlet <- new_bh_spinlock!(None, "xenvmc_inlet"),
+            own_slot: Atomic::new(NO_SLOT),
+            is_noticed: Atomic::new(false),
+        })
+    }
+
+    /// Our slot, which is made if there is none. Process context.
+    fn own(&self, channel: &Channel, setup: &mut Setup) -> core::result::Result<SlotId, Decline> {
+        if setup.is_over {
+            return Err(Decline::ChannelClosed);
+        }
+        if let Some(own) = setup.own {
+            return Ok(own);
+        }
+        let extent = channel.take_extent(0)?;
+        let page = channel.own().page(extent.page()).ok_or(Decline::Other)?;
+        page.write(0, &[0; SLOT_SIZE as usize])
+            .map_err(|_| Decline::Other)?;
+        let own = SlotId::new(extent.page(), 0).ok_or(Decline::Other)?;
+        setup.own = Some(own);
+        self.own_slot.store(own.0, Release);
+        Ok(own)
+    }
+
+    /// Our slot and our ring, which are made if they are not there. Process context.
+    ///
+    /// # Errors
+    ///
+    /// [`Decline::NoChannel`] if the peer has to map pages first; why there is no room.
+    pub(super) fn ring(
+        &self,
+        channel: &Channel,
+    ) -> core::result::Result<(SlotId, Extent), Decline> {
+        let mut setup = self.setup.lock();
+        let own = self.own(channel, &mut setup)?;
+        if let Some(ring) = setup.ring {
+            return Ok((own, ring));
+        }
+        let largest = channel.frontend().settings().ring_order;
+        let mut order = largest.clamp(ORDER_MIN, ORDER_MAX);
+        let ring = loop {
+            match channel.take_extent(order) {
+                Ok(ring) => break ring,
+                Err(Decline::ArenaExhausted) if order > ORDER_MIN => order -= 1,
+                Err(reason) => return Err(reason),
+            }
+        };
+        setup.ring = Some(ring);
+        Ok((own, ring))
+    }
+
+    /// Takes note of the peer's slot.
+    fn join(
+        &self,
+        channel: &Arc<Channel>,
+        setup: &mut Setup,
+        peer: SlotId,
+    ) -> core::result::Result<Arc<Link>, Refusal> {
+        let own = self.own(channel, setup)?;
+        if let Some(link) = &setup.link {
+            return match link.peer() == peer {
+                true => Ok(link.clone()),
+                false => Err(Refusal::Violation(DatagramError::Ring.into())),
+            };
+        }
+        let link = Link::new(channel, own, peer).map_err(|error| match error == ENOMEM {
+            true => Refusal::Decline(Decline::NoMemory),
+            false => Refusal::Violation(DatagramError::Ring.into()),
+        })?;
+        setup.link = Some(link.clone());
+        Ok(link)
+    }
+
+    /// The peer has admitted a flow to our ring, and reads with its slot `peer`. Process context.
+    pub(super) fn open_outlet(
+        &self,
+        channel: &Arc<Channel>,
+        peer: SlotId,
+    ) -> core::result::Result<(), Refusal> {
+        let mut setup = self.setup.lock();
+        let link = self.join(channel, &mut setup, peer)?;
+        // Who was not asked with a ring cannot admit to one.
+        let ring = setup.ring.ok_or(Violation::from(DatagramError::Flow))?;
+        let mut outlet = self.outlet.lock();
+        if outlet.is_none() {
+            *outlet = Some(Outlet::new(link, ring));
+        }
+        Ok(())
+    }
+
+    /// The peer wants to send through `ring`, with its slot `peer`. Returns our slot. Process context.
+    pub(super) fn open_inlet(
+        &self,
+        channel: &Arc<Channel>,
+        peer: SlotId,
+        ring: Extent,
+    ) -> core::result::Result<SlotId, Refusal> {
+        let mut setup = self.setup.lock();
+        let link = self.join(channel, &mut setup, peer)?;
+        let own = link.own();
+        let is_mapped = channel
+            .theirs()
+            .is_some_and(|theirs| ring.fits(theirs.pages()));
+        if !is_mapped {
+            return Err(Refusal::Violation(DatagramError::Ring.into()));
+        }
+        let mut inlet = self.inlet.lock();
+        match &*inlet {
+            Some(inlet) if inlet.extent() != ring => {
+                return Err(Refusal::Violation(DatagramError::Ring.into()))
+            }
+            Some(_) => {}
+            None => *inlet = Some(Inlet::new(link, ring)),
+        }
+        Ok(own)
+    }
+
+    /// Whether a notice about slot `own` is for us; then [`Self::run`] has something to do.
+    pub(crate) fn take_notice(&self, own: SlotId) -> bool {
+        let is_ours = self.own_slot.load(Acquire) == own.0;
+        if is_ours {
+            self.is_noticed.store(true, Release);
+        }
+        is_ours
+    }
+
+    /// Does what a notice asked for: delivers what has come, sends what waited for room; true = there is more to be delivered. In a
+    /// softirq, or with softirqs on.
+    pub(crate) fn run(&self, channel: &Channel) -> bool {
+        if !self.is_noticed.xchg(false, Full) || !channel.is_open() {
+            return false;
+        }
+        self.flush(channel);
+        let more = self.deliver(channel);
+        if more {
+            self.is_noticed.store(true, Release);
+        }
+        more
+    }
+
+    /// Sends what waited for room, as far as there is some.
+    fn flush(&self, channel: &Channel) {
+        let mut outlet = self.outlet.lock();
+        let result = match &mut *outlet {
+            Some(outlet) => outlet.flush(),
+            None => Ok(()),
+        };
+        drop(outlet);
+        if let Err(violation) = result {
+            channel.violation(violation);
+        }
+    }
+
+    /// Delivers some of what has come; true = there is more.
+    fn deliver(&self, channel: &Channel) -> bool {
+        let mut inlet = self.inlet.lock();
+        let result = match &mut *inlet {
+            Some(inlet) => inlet.run(channel),
+            None => Ok(false),
+        };
+        drop(inlet);
+        result.unwrap_or_else(|violation| {
+            channel.violation(violation);
+            false
+        })
+    }
+
+    /// Delivers all that has come by now. Process context.
+    pub(crate) fn drain(&self, channel: &Channel) {
+        // More than the ring can hold is not waited for.
+        for _ in 0..DRAIN_RUNS {
+            if !self.deliver(channel) {
+                return;
+            }
+        }
+    }
+
+    /// We produce no more, which the peer is about to be told. What waits is sent elsewhere when the ring is drained.
+    pub(crate) fn finish(&self) {
+        if let Some(outlet) = &mut *self.outlet.lock() {
+            outlet.finish();
+        }
+    }
+
+    /// The channel is over.
+    pub(super) fn end(&self, _channel: &Arc<Channel>) {
+        let mut setup = self.setup.lock();
+        setup.is_over = true;
+        let outlet = self.outlet.lock().take();
+        let inlet = self.inlet.lock().take();
+        if let Some(mut outlet) = outlet {
+            outlet.release();
+        }
+        setup.link = None;
+        drop(setup);
+        drop(inlet);
+    }
+}
+
+/// Runs of an inlet in which a full ring of empty datagrams is delivered.
+const DRAIN_RUNS: u32 = 1024;
+
+/// Why a ring is not used.
+pub(super) enum Refusal {
+    /// For a reason of ours.
+    Decline(Decline),
+    /// The peer broke the protocol.
+    Violation(Violation),
+}
+
+impl From<Decline> for Refusal {
+    fn from(reason: Decline) -> Self {
+        Self::Decline(reason)
+    }
+}
+
+impl From<Violation> for Refusal {
+    fn from(violation: Violation) -> Self {
+        Self::Violation(violation)
+    }
+}

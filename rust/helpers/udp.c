@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <net/dst.h>
+#include <net/sock.h>
+#include <net/udp.h>
+
+bool xenvmc_helper_skb_is_udp(const struct sk_buff *skb)
+{
+	return skb->protocol == htons(ETH_P_IP) ? ip_hdr(skb)->protocol == IPPROTO_UDP :
+						  ipv6_hdr(skb)->nexthdr == IPPROTO_UDP;
+}
+
+bool xenvmc_helper_skb_is_of_udp_socket(const struct sk_buff *skb, const struct sock *sk)
+{
+	return sk && skb->sk == sk && sk_fullsock(sk) && sk->sk_protocol == IPPROTO_UDP;
+}
+
+struct sock *xenvmc_helper_skb_socket(const struct sk_buff *skb)
+{
+	return skb->sk;
+}
+
+bool xenvmc_helper_skb_is_segmented_otherwise(const struct sk_buff *skb)
+{
+	return skb_is_gso(skb) && skb_shinfo(skb)->gso_type != SKB_GSO_UDP_L4;
+}
+
+unsigned int xenvmc_helper_skb_segment_size(const struct sk_buff *skb)
+{
+	return skb_shinfo(skb)->gso_size;
+}
+
+unsigned int xenvmc_helper_skb_segments(const struct sk_buff *skb)
+{
+	return max_t(unsigned int, skb_shinfo(skb)->gso_segs, 1);
+}
+
+bool xenvmc_helper_skb_has_stamps(const struct sk_buff *skb)
+{
+	return skb_shinfo(skb)->tx_flags & SKBTX_ANY_TSTAMP;
+}
+
+bool xenvmc_helper_skb_has_departure_time(const struct sk_buff *skb)
+{
+	return skb->tstamp;
+}
+
+bool xenvmc_helper_skb_is_shared_memory(const struct sk_buff *skb)
+{
+	return skb_zcopy(skb) || skb_has_shared_frag(skb);
+}
+
+bool xenvmc_helper_skb_has_transformation(const struct sk_buff *skb)
+{
+	return dst_xfrm(skb_dst(skb));
+}
+
+void xenvmc_helper_skb_dst_force(struct sk_buff *skb)
+{
+	skb_dst_force(skb);
+}
+
+unsigned int xenvmc_helper_skb_network_offset(const struct sk_buff *skb)
+{
+	return skb_network_offset(skb);
+}
+
+bool xenvmc_helper_skb_has_ethernet_header(const struct sk_buff *skb)
+{
+	return skb_mac_header_was_set(skb) && skb_mac_header_len(skb) == ETH_HLEN;
+}
+
+const unsigned char *xenvmc_helper_skb_ethernet_source(const struct sk_buff *skb)
+{
+	return eth_hdr(skb)->h_source;
+}
+
+struct sk_buff *xenvmc_helper_alloc_skb_with_frags_atomic(unsigned long head, unsigned long pages, int order)
+{
+	int error;
+
+	return alloc_skb_with_frags(head, pages, order, &error, GFP_ATOMIC);
+}
+
+void xenvmc_helper_skb_reserve_headroom(struct sk_buff *skb)
+{
+	skb_reserve(skb, NET_SKB_PAD + NET_IP_ALIGN);
+}
+
+unsigned int xenvmc_helper_skb_headroom_wanted(void)
+{
+	return NET_SKB_PAD + NET_IP_ALIGN;
+}
+
+void xenvmc_helper_skb_extend(struct sk_buff *skb, unsigned int len)
+{
+	skb->len += len;
+	skb->data_len += len;
+}
+
+unsigned int xenvmc_helper_skb_frags(const struct sk_buff *skb)
+{
+	return skb_shinfo(skb)->nr_frags;
+}
+
+void *xenvmc_helper_skb_frag_bytes(const struct sk_buff *skb, unsigned int i)
+{
+	return skb_frag_address(&skb_shinfo(skb)->frags[i]);
+}
+
+unsigned int xenvmc_helper_skb_frag_len(const struct sk_buff *skb, unsigned int i)
+{
+	return skb_frag_size(&skb_shinfo(skb)->frags[i]);
+}
+
+void xenvmc_helper_skb_set_udp_segments(struct sk_buff *skb, unsigned int size, unsigned int segments)
+{
+	skb_shinfo(skb)->gso_size = size;
+	skb_shinfo(skb)->gso_segs = segments;
+	skb_shinfo(skb)->gso_type = SKB_GSO_UDP_L4;
+}
+
+bool xenvmc_helper_net_device_is_running(const struct net_device *dev)
+{
+	return netif_running(dev);
+}
+
+const unsigned char *xenvmc_helper_net_device_address(const struct net_device *dev)
+{
+	return dev->dev_addr;
+}
+
+int xenvmc_helper_net_device_index(const struct net_device *dev)
+{
+	return dev->ifindex;
+}
+
+void xenvmc_helper_skb_set_protocol(struct sk_buff *skb, __be16 protocol)
+{
+	skb->protocol = protocol;
+}
