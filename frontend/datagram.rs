@@ -21,6 +21,7 @@
 //! 5. those of the channel that its `send` and `post` take; [`Datagrams::arrivals`], [`Datagrams::proofs`], [`Datagrams::echoes`]
 
 mod arrivals;
+mod flow;
 mod flows;
 mod handshake;
 mod hooks;
@@ -30,6 +31,7 @@ mod lines;
 mod outlet;
 mod proofs;
 mod queue;
+mod table;
 
 pub(crate) use handshake::handle;
 pub(crate) use hooks::Watcher;
@@ -160,9 +162,8 @@ impl Datagrams {
     /// A channel ends: what its flows hold goes over the network, and nothing refers to it any more. Process context.
     pub(crate) fn end(&self, channel: &Arc<Channel>) {
         channel.lines().end(channel);
-        let old = self.flows.lock().abandon(channel);
+        self.flows.lock().abandon(channel);
         self.arrivals.lock().forget(channel);
-        drop(old);
     }
 
     /// Writes a line for each flow.

@@ -50,7 +50,8 @@ pub(crate) trait Connections: Send + Sync + 'static {
 /// The files, until it is dropped; that waits for those who read them.
 pub(crate) struct Report {
     _peers: Pin<KBox<File<Arc<Peers>>>>,
-    _connections: [Pin<KBox<File<Arc<dyn Connections>>>>; 2],
+    _connections: Pin<KBox<File<Arc<dyn Connections>>>>,
+    _flows: Pin<KBox<File<Arc<dyn Connections>>>>,
     _counters: [Pin<KBox<File<Arc<Counters>>>>; 2],
     _timeline: Pin<KBox<File<Arc<Timeline>>>>,
     _settings: [Pin<KBox<File<Arc<Settings>>>>; 2],
@@ -101,10 +102,8 @@ impl Report {
         );
         Ok(Self {
             _peers: KBox::pin_init(peers, GFP_KERNEL)?,
-            _connections: [
-                KBox::pin_init(connections, GFP_KERNEL)?,
-                KBox::pin_init(flows, GFP_KERNEL)?,
-            ],
+            _connections: KBox::pin_init(connections, GFP_KERNEL)?,
+            _flows: KBox::pin_init(flows, GFP_KERNEL)?,
             _counters: [
                 KBox::pin_init(numbers, GFP_KERNEL)?,
                 KBox::pin_init(declines, GFP_KERNEL)?,

@@ -2,7 +2,9 @@
 
 //! Flows that come here: what of each has come over the network, and which may come through a ring.
 
-use super::flows::{
+use super::table::{
+    describe,
+    HasTuple,
     Table,
     MS_PER_SWEEP, //
 };
@@ -63,7 +65,7 @@ enum Entry {
 /// All of them.
 pub(super) struct Arrivals(Table<Arrival>);
 
-impl super::flows::HasTuple for Arrival {
+impl HasTuple for Arrival {
     fn tuple(&self) -> &Tuple {
         &self.tuple
     }
@@ -273,7 +275,7 @@ impl Arrivals {
                 Some(Entry::Waiting(..)) => "Entering",
                 Some(Entry::Inside) => "Ring",
             };
-            super::flows::describe(f, "in", &arrival.tuple, state, arrival.seen)?;
+            describe(f, "in", &arrival.tuple, state, arrival.seen)?;
         }
         Ok(())
     }

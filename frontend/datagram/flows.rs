@@ -2,36 +2,32 @@
 
 //! Flows that leave this guest for a peer: where the datagrams of each go (protocol §10.5).
 
-use super::outlet::Outgoing;
-use super::queue::Queue;
+use super::flow::{
+    unfit,
+    Flow,
+    RETRY_MS, //
+};
+use super::table::{
+    describe,
+    Table,
+    MS_PER_SWEEP, //
+};
 use crate::channel::Channel;
 use crate::frontend::Frontend;
 use core::fmt;
 use kernel::prelude::*;
 use kernel::sync::Arc;
-use kernel::time::{
-    Instant,
-    Monotonic, //
-};
+use kernel::time::Instant;
 use xenvmc_core::datagram::flow::{
     Event,
     State, //
 };
 use xenvmc_core::datagram::headers::Parsed;
 use xenvmc_core::datagram::message::Message;
-use xenvmc_core::datagram::record::Record;
-use xenvmc_core::datagram::PAYLOAD_MAX;
-use xenvmc_core::message::{
-    Address,
-    Tuple, //
-};
-use xenvmc_core::policy::Threshold;
+use xenvmc_core::message::Tuple;
 use xenvmc_core::Decline;
 use xenvmc_net::netfilter::Fate;
 use xenvmc_net::packet::Packet;
-
-/// Time between two sweeps.
-pub(super) const MS_PER_SWEEP: u32 = 250;
 
 /// After how long without a datagram a flow is forgotten.
 const FORGET_MS: u32 = 30_000;
@@ -41,326 +37,6 @@ const ANSWER_MS: i64 = 1_000;
 
 /// How long datagrams are held while a flow changes its way.
 const HOLD_MS: i64 = 200;
-
-/// Datagrams of a flow that are held at most.
-const HELD_MAX: usize = 512;
-
-/// How long after the first attempt a request is tried again that could not be made, or was refused for now.
-const PATIENCE_MS: i64 = 2_000;
-
-/// Time between two attempts.
-const RETRY_MS: i64 = 40;
-
-const SETS: usize = 256;
-const WAYS: usize = 4;
-
-/// What an entry of a [`Table`] has.
-pub(super) trait HasTuple {
-    /// What it is found by.
-    fn tuple(&self) -> &Tuple;
-
-    /// Whether it may be forgotten for another one, or when it was not used for long.
-    fn may_go(&self) -> bool;
-}
-
-/// Entries by addresses and ports: sets of four, so that nobody can make a search long.
-pub(super) struct Table<T> {
-    places: KVec<Place<T>>,
-}
-
-struct Place<T> {
-    entry: Option<KBox<T>>,
-    /// Other for each entry that was here.
-    generation: u32,
-    /// Sweeps since it was used last.
-    age: u32,
-}
-
-/// The set of a tuple.
-fn set_of(tuple: &Tuple) -> usize {
-    let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-    let address = |hash, address: &Address| match address {
-        Address::V4(bytes) => bytes.iter().fold(hash, fold),
-        Address::V6(bytes) => bytes.iter().fold(hash, fold),
-    };
-    let hash = address(address(0xcbf2_9ce4_8422_2325, &tuple.src), &tuple.dst);
-    let ports = [tuple.src_port.to_ne_bytes(), tuple.dst_port.to_ne_bytes()];
-    let hash = ports.as_flattened().iter().fold(hash, fold);
-    ((hash >> 32) as usize ^ hash as usize) % SETS
-}
-
-impl<T: HasTuple> Table<T> {
-    /// An empty table.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub(super) fn new() -> Result<Self> {
-        let mut places = KVec::with_capacity(SETS * WAYS, GFP_KERNEL)?;
-        for _ in 0..SETS * WAYS {
-            let place = Place {
-                entry: None,
-                generation: 0,
-                age: 0,
-            };
-            places.push(place, GFP_KERNEL)?;
-        }
-        Ok(Self { places })
-    }
-
-    fn index(&self, tuple: &Tuple) -> Option<usize> {
-        let first = set_of(tuple) * WAYS;
-        let set = self.places.get(first..first + WAYS)?;
-        let is_it = |place: &Place<T>| {
-            place
-                .entry
-                .as_ref()
-                .is_some_and(|entry| entry.tuple() == tuple)
-        };
-        Some(first + set.iter().position(is_it)?)
-    }
-
-    fn number(&self, index: usize) -> u32 {
-        let generation = self.places.get(index).map_or(0, |place| place.generation);
-        generation.wrapping_mul((SETS * WAYS) as u32) | index as u32
-    }
-
-    /// The entry of `tuple`, which is used by that, and its number.
-    pub(super) fn find(&mut self, tuple: &Tuple) -> Option<(u32, &mut T)> {
-        let index = self.index(tuple)?;
-        let number = self.number(index);
-        let place = self.places.get_mut(index)?;
-        place.age = 0;
-        Some((number, place.entry.as_deref_mut()?))
-    }
-
-    /// The same; makes it if there is none and there is room, or an entry that may go.
-    pub(super) fn find_or_insert(
-        &mut self,
-        tuple: &Tuple,
-        new: impl FnOnce() -> T,
-    ) -> Option<&mut T> {
-        if self.index(tuple).is_none() {
-            let first = set_of(tuple) * WAYS;
-            let set = self.places.get_mut(first..first + WAYS)?;
-            let place = set
-                .iter_mut()
-                .filter(|place| place.entry.as_ref().is_none_or(|entry| entry.may_go()))
-                .max_by_key(|place| (place.entry.is_none(), place.age))?;
-            place.entry = Some(KBox::new(new(), GFP_ATOMIC).ok()?);
-            place.generation = place.generation.wrapping_add(1);
-        }
-        self.find(tuple).map(|(_, entry)| entry)
-    }
-
-    /// The entry of that number.
-    pub(super) fn get(&mut self, number: u32) -> Option<&mut T> {
-        let index = number as usize % (SETS * WAYS);
-        if self.number(index) != number {
-            return None;
-        }
-        self.places.get_mut(index)?.entry.as_deref_mut()
-    }
-
-    /// All entries.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.places.iter().enumerate().filter_map(|(index, place)| {
-            let entry = place.entry.as_deref()?;
-            Some((self.number(index), entry))
-        })
-    }
-
-    /// All entries.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut T)> {
-        let places = self.places.iter_mut().enumerate();
-        places.filter_map(|(index, place)| Some((index, place.entry.as_deref_mut()?)))
-    }
-
-    /// Forgets entries that may go and were not used for `sweeps` sweeps; called at each of them.
-    pub(super) fn sweep(&mut self, sweeps: u32) {
-        for place in self.places.iter_mut() {
-            place.age = place.age.saturating_add(1);
-            if place.age > sweeps && place.entry.as_ref().is_some_and(|entry| entry.may_go()) {
-                place.entry = None;
-            }
-        }
-    }
-}
-
-/// Writes the line of a flow.
-pub(super) fn describe(
-    f: &mut fmt::Formatter<'_>,
-    direction: &str,
-    tuple: &Tuple,
-    state: &str,
-    network: u32,
-) -> fmt::Result {
-    let Tuple {
-        src,
-        dst,
-        src_port,
-        dst_port,
-    } = tuple;
-    writeln!(
-        f,
-        "direction={direction} source={src} source_port={src_port} destination={dst} destination_port={dst_port} state={state} network={network}"
-    )
-}
-
-/// A flow.
-struct Flow {
-    tuple: Tuple,
-    state: State,
-    /// When it came into that state.
-    since: Instant<Monotonic>,
-    /// The device that it leaves through.
-    device: i32,
-    /// Datagrams that went over the network since it was first seen, or was in the ring last.
-    sent: u32,
-    /// Packets since it was refused, or was in the ring last, and their bytes.
-    calls: u32,
-    bytes: u64,
-    refusals: u32,
-    /// It is worth a request, since then; and when one was tried last.
-    wanted: Option<Instant<Monotonic>>,
-    tried: Option<Instant<Monotonic>>,
-    /// Our number of the last request.
-    id: u32,
-    /// The reader's number.
-    peer_flow: u32,
-    /// The channel, but in the state Network.
-    channel: Option<Arc<Channel>>,
-    /// LEAVE was sent.
-    has_said_leave: bool,
-    held: Queue<Packet>,
-}
-
-impl HasTuple for Flow {
-    fn tuple(&self) -> &Tuple {
-        &self.tuple
-    }
-
-    fn may_go(&self) -> bool {
-        self.state == State::Network
-    }
-}
-
-/// Why a packet cannot go through a ring.
-fn unfit(packet: &Packet, parsed: &Parsed) -> Option<Decline> {
-    if parsed.has_options
-        || parsed.fields.ttl == 0
-        || packet.len_from(parsed.payload_at) > PAYLOAD_MAX
-    {
-        return Some(Decline::Option);
-    }
-    packet.why_not()
-}
-
-impl Flow {
-    fn new(tuple: &Tuple, device: i32) -> Self {
-        Self {
-            tuple: *tuple,
-            state: State::Network,
-            since: Instant::now(),
-            device,
-            sent: 0,
-            calls: 0,
-            bytes: 0,
-            refusals: 0,
-            wanted: None,
-            tried: None,
-            id: 0,
-            peer_flow: 0,
-            channel: None,
-            has_said_leave: false,
-            held: Queue::new(HELD_MAX),
-        }
-    }
-
-    /// Moves the state machine; false if the event makes no sense now.
-    fn next(&mut self, event: Event) -> bool {
-        let Some(state) = self.state.next(event) else {
-            return false;
-        };
-        (self.state, self.since) = (state, Instant::now());
-        true
-    }
-
-    /// A packet of it leaves over the network.
-    fn count(&mut self, packet: &Packet, parsed: &Parsed) {
-        self.sent = self.sent.wrapping_add(packet.datagrams());
-        self.calls = self.calls.saturating_add(1);
-        let len = packet.len_from(parsed.payload_at);
-        self.bytes = self.bytes.saturating_add(len.into());
-    }
-
-    /// It stays on the network until much more has gone there.
-    fn refused(&mut self) {
-        (self.calls, self.bytes) = (0, 0);
-        (self.wanted, self.tried) = (None, None);
-        self.refusals = (self.refusals + 1).min(4);
-    }
-
-    /// Lets a packet wait.
-    fn hold(&mut self, packet: Packet) -> Fate {
-        if packet.settle().is_err() {
-            return Fate::Full(packet);
-        }
-        match self.held.push(packet) {
-            Ok(()) => Fate::Taken,
-            Err(packet) => Fate::Full(packet),
-        }
-    }
-
-    /// Sends a packet through the ring.
-    fn send(&self, packet: Packet, parsed: &Parsed) -> Fate {
-        let Some(channel) = &self.channel else {
-            return Fate::Full(packet);
-        };
-        let record = Record {
-            len: packet.len_from(parsed.payload_at),
-            flow: self.peer_flow,
-            segment: packet.segment_size(),
-            fields: parsed.fields,
-        };
-        let mut outlet = channel.lines().outlet.lock();
-        let Some(outlet) = &mut *outlet else {
-            return Fate::Full(packet);
-        };
-        match outlet.send(Outgoing::new(packet, record, parsed.payload_at)) {
-            Ok(Ok(())) => Fate::Taken,
-            Ok(Err(packet)) => {
-                channel.frontend().counters().udp_tx_full.inc();
-                Fate::Full(packet)
-            }
-            Err(violation) => {
-                channel.violation(violation);
-                Fate::Taken
-            }
-        }
-    }
-
-    /// Leaves the ring, as soon as nothing of it is there.
-    fn leave(&mut self) {
-        if self.state == State::Asking {
-            self.refused();
-        }
-        if self.next(Event::Leave) {
-            self.has_said_leave = false;
-        }
-    }
-
-    /// Is on the network again: what was held goes there, in order. Under the lock, so that nobody overtakes; the network does not
-    /// come back to us with another datagram of a socket.
-    fn left(&mut self) {
-        (self.state, self.since) = (State::Network, Instant::now());
-        (self.sent, self.calls, self.bytes, self.wanted) = (0, 0, 0, None);
-        while let Some(packet) = self.held.pop() {
-            self.sent = self.sent.wrapping_add(packet.datagrams());
-            packet.release();
-        }
-    }
-}
 
 /// All flows.
 pub(super) struct Flows(Table<Flow>);
@@ -392,7 +68,7 @@ impl Flows {
         device: i32,
     ) -> (Fate, bool) {
         let tuple = &parsed.tuple;
-        let is_new = self.0.index(tuple).is_none();
+        let is_new = !self.0.contains(tuple);
         let flow = match is_new {
             false => self.0.find(tuple).map(|(_, flow)| flow),
             true if frontend.peers().find(tuple.dst).is_some() => {
@@ -460,26 +136,10 @@ impl Flows {
         self.0.iter().any(|(_, flow)| is_busy(flow))
     }
 
-    /// A request could not be made, or was refused, for `reason`; true = it is tried again.
-    fn handle_refusal(flow: &mut Flow, reason: Decline) -> bool {
-        let is_for_now = matches!(
-            reason,
-            Decline::NotProven | Decline::NotSeen | Decline::NoChannel | Decline::QueueFull
-        );
-        let is_patient = flow
-            .wanted
-            .is_some_and(|since| since.elapsed().as_millis() < PATIENCE_MS);
-        if is_for_now && is_patient {
-            return true;
-        }
-        flow.refused();
-        false
-    }
-
     /// A request for `tuple` could not be made; counts why.
     pub(super) fn could_not_ask(&mut self, frontend: &Frontend, tuple: &Tuple, reason: Decline) {
         if let Some((_, flow)) = self.0.find(tuple) {
-            if flow.state == State::Network && !Self::handle_refusal(flow, reason) {
+            if flow.state == State::Network && !flow.handle_refusal(reason) {
                 frontend.counters().decline(reason);
             }
         }
@@ -543,7 +203,7 @@ impl Flows {
             if flow.next(Event::Refused) {
                 // The caller has a reference to the channel, too.
                 flow.channel = None;
-                Self::handle_refusal(flow, reason);
+                flow.handle_refusal(reason);
             }
         }
     }
@@ -694,28 +354,6 @@ impl Flows {
             describe(f, "out", &flow.tuple, state, flow.sent)?;
         }
         Ok(())
-    }
-}
-
-impl Flow {
-    /// Whether it is worth a request now, or was so before, and a packet of it may go through a ring.
-    fn wants_ring(&mut self, frontend: &Frontend, packet: &Packet, parsed: &Parsed) -> bool {
-        if self.wanted.is_some() {
-            return self
-                .tried
-                .is_none_or(|tried| tried.elapsed().as_millis() >= RETRY_MS);
-        }
-        let threshold: Threshold = frontend.settings().upgrade.after(self.refusals);
-        if !threshold.is_reached(self.calls, self.bytes) {
-            return false;
-        }
-        if let Some(reason) = unfit(packet, parsed) {
-            frontend.counters().decline(reason);
-            self.refused();
-            return false;
-        }
-        self.wanted = Some(Instant::now());
-        true
     }
 }
 

@@ -2,10 +2,8 @@
 
 //! What takes time: requests, probes and their answers, handovers, and whatever is due. One [`Keeper`] in the module, a work item.
 
-use super::flows::{
-    Wanted,
-    MS_PER_SWEEP, //
-};
+use super::flows::Wanted;
+use super::table::MS_PER_SWEEP;
 use super::{
     handshake,
     Datagrams, //

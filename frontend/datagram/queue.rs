@@ -23,11 +23,6 @@ impl<T> Queue<T> {
         }
     }
 
-    /// How many are in it.
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
     /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0

@@ -47,7 +47,7 @@ bool xenvmc_helper_skb_has_departure_time(const struct sk_buff *skb)
 	return skb->tstamp;
 }
 
-bool xenvmc_helper_skb_is_shared_memory(const struct sk_buff *skb)
+bool xenvmc_helper_skb_is_shared_memory(struct sk_buff *skb)
 {
 	return skb_zcopy(skb) || skb_has_shared_frag(skb);
 }

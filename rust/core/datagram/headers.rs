@@ -156,7 +156,7 @@ impl Headers {
             }
             (Address::V6(src), Address::V6(dst)) => {
                 headers.put(&[0x86, 0xdd]);
-                let word = 6 << 28 | u32::from(fields.tos) << 20 | fields.label;
+                let word = (6 << 28) | (u32::from(fields.tos) << 20) | fields.label;
                 headers.put(&word.to_be_bytes());
                 headers.put(&datagram.to_be_bytes());
                 headers.put(&[PROTOCOL_UDP, fields.ttl]);

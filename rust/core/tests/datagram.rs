@@ -178,7 +178,7 @@ impl Pair {
     }
 
     fn byte(number: u32, at: usize) -> u8 {
-        common::byte(u64::from(number) << 20 | at as u64)
+        common::byte((u64::from(number) << 20) | at as u64)
     }
 
     /// Sends datagram `number`; false = no room.

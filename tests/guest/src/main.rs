@@ -4,6 +4,7 @@
 //! test, which talks to it over standard input and output. Each order is carried out by a thread of
 //! its own, so that any number of calls can be under way at once.
 
+mod datagram;
 mod order;
 mod stream;
 mod sys;
@@ -155,6 +156,20 @@ fn obey(order: &Order) -> Result<Answer, String> {
             add(fd)
         }
         "accept" => add(sys::accept(socket(order)?.fd).map_err(sys::name)?),
+        "udp" => {
+            let address: SocketAddr = order.get("address")?;
+            let fd = sys::udp(&address).map_err(sys::name)?;
+            if let Some(to) = order.find::<SocketAddr>("to") {
+                sys::connect(fd, &to).map_err(sys::name)?;
+            }
+            add(fd)
+        }
+        "blast" => socket(order).and_then(|socket| datagram::blast(socket.fd, &socket.tx, order)),
+        "gather" => socket(order).and_then(|socket| datagram::gather(socket.fd, &socket.rx, order)),
+        "echo" => socket(order).and_then(|socket| datagram::echo(socket.fd, &socket.rx, order)),
+        "exchange" => {
+            socket(order).and_then(|socket| datagram::exchange(socket.fd, &socket.tx, order))
+        }
         "seed" => {
             let socket = socket(order)?;
             socket.tx.seed.store(order.get("tx")?, Relaxed);
@@ -260,6 +275,9 @@ fn set(order: &Order) -> Result<Answer, String> {
         "receive-timeout" => sys::set_option(fd, level, libc::SO_RCVTIMEO, time),
         "send-timeout" => sys::set_option(fd, level, libc::SO_SNDTIMEO, time),
         "receive-low-water" => sys::set_option(fd, level, libc::SO_RCVLOWAT, value),
+        "receive-buffer" => sys::set_option(fd, level, libc::SO_RCVBUF, value),
+        "send-buffer" => sys::set_option(fd, level, libc::SO_SNDBUF, value),
+        "tos" => sys::set_option(fd, libc::IPPROTO_IP, libc::IP_TOS, value),
         "nodelay" => sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, value),
         "cork" => sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_CORK, value),
         "user-timeout" => sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, value),

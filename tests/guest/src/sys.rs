@@ -357,6 +357,81 @@ pub(crate) fn listen(fd: RawFd, address: &SocketAddr) -> Result<(), Errno> {
     check_int(unsafe { libc::listen(fd, 512) }).map(drop)
 }
 
+/// A UDP socket that is bound to `address`.
+pub(crate) fn udp(address: &SocketAddr) -> Result<RawFd, Errno> {
+    let family = if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    // SAFETY: No memory is passed.
+    let fd = check_int(unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    with_address(address, |raw, size| {
+        // SAFETY: As in `connect`.
+        check_int(unsafe { libc::bind(fd, raw, size) })
+    })?;
+    Ok(fd)
+}
+
+/// Sends a datagram: sendmsg(2), with UDP_SEGMENT in a control message if `segment` is not 0.
+pub(crate) fn send_datagram(
+    fd: RawFd,
+    bytes: &[u8],
+    to: Option<&SocketAddr>,
+    segment: u16,
+    now: bool,
+) -> Result<usize, Errno> {
+    let mut pieces = [libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    }];
+    let mut header = header(&mut pieces);
+    // Aligned, and enough for a header and one number.
+    let mut control = [0_u64; 4];
+    if segment != 0 {
+        header.msg_control = control.as_mut_ptr().cast();
+        // SAFETY: Computes sizes only; then `control` has room for the message's header and its number, and is zeroed.
+        unsafe {
+            header.msg_controllen = libc::CMSG_SPACE(size_of::<u16>() as u32) as usize;
+            let first = libc::CMSG_FIRSTHDR(&header);
+            (*first).cmsg_level = libc::SOL_UDP;
+            (*first).cmsg_type = libc::UDP_SEGMENT;
+            (*first).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as usize;
+            libc::CMSG_DATA(first).cast::<u16>().write_unaligned(segment);
+        }
+    }
+    let flags = if now { libc::MSG_DONTWAIT } else { 0 };
+    let Some(to) = to else {
+        // SAFETY: The header, its pieces and its control message are valid, and the call only reads.
+        return check(unsafe { libc::sendmsg(fd, &header, flags) });
+    };
+    with_address(to, |raw, size| {
+        header.msg_name = raw.cast_mut().cast();
+        header.msg_namelen = size;
+        // SAFETY: As above, and so is the address.
+        check(unsafe { libc::sendmsg(fd, &header, flags) })
+    })
+}
+
+/// Receives a datagram and sends it back to where it came from; returns its length.
+pub(crate) fn echo(fd: RawFd, bytes: &mut [u8]) -> Result<usize, Errno> {
+    // SAFETY: All fields may be zero, the storage holds any address, and what is passed is valid for what the calls do with it.
+    unsafe {
+        let mut from: libc::sockaddr_storage = std::mem::zeroed();
+        let mut size = size_of_val(&from) as libc::socklen_t;
+        let to = (&raw mut from).cast::<libc::sockaddr>();
+        let len = check(libc::recvfrom(
+            fd,
+            bytes.as_mut_ptr().cast(),
+            bytes.len(),
+            0,
+            to,
+            &mut size,
+        ))?;
+        check(libc::sendto(fd, bytes.as_ptr().cast(), len, 0, to, size))
+    }
+}
+
 /// accept(2).
 pub(crate) fn accept(fd: RawFd) -> Result<RawFd, Errno> {
     // SAFETY: The kernel takes null pointers as no wish to know the address.
@@ -440,6 +515,7 @@ pub(crate) fn name(errno: Errno) -> String {
         libc::EINPROGRESS => "EINPROGRESS".into(),
         libc::EINTR => "EINTR".into(),
         libc::EINVAL => "EINVAL".into(),
+        libc::EMSGSIZE => "EMSGSIZE".into(),
         libc::ENOENT => "ENOENT".into(),
         libc::ENOTCONN => "ENOTCONN".into(),
         libc::EPIPE => "EPIPE".into(),

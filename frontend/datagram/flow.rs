@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A flow that leaves this guest for a peer. Under the lock of the table that it is in.
+
+use super::outlet::Outgoing;
+use super::queue::Queue;
+use super::table::HasTuple;
+use crate::channel::Channel;
+use crate::frontend::Frontend;
+use kernel::sync::Arc;
+use kernel::time::{
+    Instant,
+    Monotonic, //
+};
+use xenvmc_core::datagram::flow::{
+    Event,
+    State, //
+};
+use xenvmc_core::datagram::headers::Parsed;
+use xenvmc_core::datagram::record::Record;
+use xenvmc_core::datagram::PAYLOAD_MAX;
+use xenvmc_core::message::Tuple;
+use xenvmc_core::policy::Threshold;
+use xenvmc_core::Decline;
+use xenvmc_net::netfilter::Fate;
+use xenvmc_net::packet::Packet;
+
+/// Datagrams of a flow that are held at most.
+const HELD_MAX: usize = 512;
+
+/// How long after the first attempt a request is tried again that could not be made, or was refused for now.
+const PATIENCE_MS: i64 = 2_000;
+
+/// Time between two attempts.
+pub(super) const RETRY_MS: i64 = 40;
+
+/// A flow.
+pub(super) struct Flow {
+    pub(super) tuple: Tuple,
+    pub(super) state: State,
+    /// When it came into that state.
+    pub(super) since: Instant<Monotonic>,
+    /// The device that it leaves through.
+    pub(super) device: i32,
+    /// Datagrams that went over the network since it was first seen, or was in the ring last.
+    pub(super) sent: u32,
+    /// Packets since it was refused, or was in the ring last, and their bytes.
+    pub(super) calls: u32,
+    pub(super) bytes: u64,
+    pub(super) refusals: u32,
+    /// It is worth a request, since then; and when one was tried last.
+    pub(super) wanted: Option<Instant<Monotonic>>,
+    pub(super) tried: Option<Instant<Monotonic>>,
+    /// Our number of the last request.
+    pub(super) id: u32,
+    /// The reader's number.
+    pub(super) peer_flow: u32,
+    /// The channel, but in the state Network.
+    pub(super) channel: Option<Arc<Channel>>,
+    /// LEAVE was sent.
+    pub(super) has_said_leave: bool,
+    pub(super) held: Queue<Packet>,
+}
+
+impl HasTuple for Flow {
+    fn tuple(&self) -> &Tuple {
+        &self.tuple
+    }
+
+    fn may_go(&self) -> bool {
+        self.state == State::Network
+    }
+}
+
+/// Why a packet cannot go through a ring.
+pub(super) fn unfit(packet: &Packet, parsed: &Parsed) -> Option<Decline> {
+    if parsed.has_options
+        || parsed.fields.ttl == 0
+        || packet.len_from(parsed.payload_at) > PAYLOAD_MAX
+    {
+        return Some(Decline::Option);
+    }
+    packet.why_not()
+}
+
+impl Flow {
+    pub(super) fn new(tuple: &Tuple, device: i32) -> Self {
+        Self {
+            tuple: *tuple,
+            state: State::Network,
+            since: Instant::now(),
+            device,
+            sent: 0,
+            calls: 0,
+            bytes: 0,
+            refusals: 0,
+            wanted: None,
+            tried: None,
+            id: 0,
+            peer_flow: 0,
+            channel: None,
+            has_said_leave: false,
+            held: Queue::new(HELD_MAX),
+        }
+    }
+
+    /// Moves the state machine; false if the event makes no sense now.
+    pub(super) fn next(&mut self, event: Event) -> bool {
+        let Some(state) = self.state.next(event) else {
+            return false;
+        };
+        (self.state, self.since) = (state, Instant::now());
+        true
+    }
+
+    /// A packet of it leaves over the network.
+    pub(super) fn count(&mut self, packet: &Packet, parsed: &Parsed) {
+        self.sent = self.sent.wrapping_add(packet.datagrams());
+        self.calls = self.calls.saturating_add(1);
+        let len = packet.len_from(parsed.payload_at);
+        self.bytes = self.bytes.saturating_add(len.into());
+    }
+
+    /// A request could not be made, or was refused, for `reason`; true = it is tried again.
+    pub(super) fn handle_refusal(&mut self, reason: Decline) -> bool {
+        let is_for_now = matches!(
+            reason,
+            Decline::NotProven | Decline::NotSeen | Decline::NoChannel | Decline::QueueFull
+        );
+        let is_patient = self
+            .wanted
+            .is_some_and(|since| since.elapsed().as_millis() < PATIENCE_MS);
+        if is_for_now && is_patient {
+            return true;
+        }
+        self.refused();
+        false
+    }
+
+    /// It stays on the network until much more has gone there.
+    pub(super) fn refused(&mut self) {
+        (self.calls, self.bytes) = (0, 0);
+        (self.wanted, self.tried) = (None, None);
+        self.refusals = (self.refusals + 1).min(4);
+    }
+
+    /// Lets a packet wait.
+    pub(super) fn hold(&mut self, packet: Packet) -> Fate {
+        if packet.settle().is_err() {
+            return Fate::Full(packet);
+        }
+        match self.held.push(packet) {
+            Ok(()) => Fate::Taken,
+            Err(packet) => Fate::Full(packet),
+        }
+    }
+
+    /// Sends a packet through the ring.
+    pub(super) fn send(&self, packet: Packet, parsed: &Parsed) -> Fate {
+        let Some(channel) = &self.channel else {
+            return Fate::Full(packet);
+        };
+        let record = Record {
+            len: packet.len_from(parsed.payload_at),
+            flow: self.peer_flow,
+            segment: packet.segment_size(),
+            fields: parsed.fields,
+        };
+        let mut outlet = channel.lines().outlet.lock();
+        let Some(outlet) = &mut *outlet else {
+            return Fate::Full(packet);
+        };
+        match outlet.send(Outgoing::new(packet, record, parsed.payload_at)) {
+            Ok(Ok(())) => Fate::Taken,
+            Ok(Err(packet)) => {
+                channel.frontend().counters().udp_tx_full.inc();
+                Fate::Full(packet)
+            }
+            Err(violation) => {
+                channel.violation(violation);
+                Fate::Taken
+            }
+        }
+    }
+
+    /// Leaves the ring, as soon as nothing of it is there.
+    pub(super) fn leave(&mut self) {
+        if self.state == State::Asking {
+            self.refused();
+        }
+        if self.next(Event::Leave) {
+            self.has_said_leave = false;
+        }
+    }
+
+    /// Is on the network again: what was held goes there, in order. Under the lock, so that nobody overtakes; the network does not
+    /// come back to us with another datagram of a socket.
+    pub(super) fn left(&mut self) {
+        (self.state, self.since) = (State::Network, Instant::now());
+        (self.sent, self.calls, self.bytes, self.wanted) = (0, 0, 0, None);
+        while let Some(packet) = self.held.pop() {
+            self.sent = self.sent.wrapping_add(packet.datagrams());
+            packet.release();
+        }
+    }
+}
+
+impl Flow {
+    /// Whether it is worth a request now, or was so before, and a packet of it may go through a ring.
+    pub(super) fn wants_ring(
+        &mut self,
+        frontend: &Frontend,
+        packet: &Packet,
+        parsed: &Parsed,
+    ) -> bool {
+        if self.wanted.is_some() {
+            return self
+                .tried
+                .is_none_or(|tried| tried.elapsed().as_millis() >= RETRY_MS);
+        }
+        let threshold: Threshold = frontend.settings().upgrade.after(self.refusals);
+        if !threshold.is_reached(self.calls, self.bytes) {
+            return false;
+        }
+        if let Some(reason) = unfit(packet, parsed) {
+            frontend.counters().decline(reason);
+            self.refused();
+            return false;
+        }
+        self.wanted = Some(Instant::now());
+        true
+    }
+}

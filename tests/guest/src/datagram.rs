@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Datagrams: each has its number in its first eight bytes, and otherwise what the stream of its number has, so that a
+//! receiver can tell those that are lost, doubled, out of order, or wrong.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    os::fd::RawFd,
+    sync::atomic::Ordering::Relaxed, //
+};
+
+use crate::{
+    order::{Answer, Order},
+    stream::{Random, fill, first_difference},
+    sys,
+    transfer::Direction,
+};
+
+/// Bytes of the number.
+const NUMBER: usize = 8;
+
+/// The largest datagram of IPv4.
+const MAX: usize = 65_507;
+
+/// The bytes of datagram `number` with `len` bytes.
+fn content(number: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    if let Some((head, rest)) = bytes.split_at_mut_checked(NUMBER) {
+        head.copy_from_slice(&number.to_le_bytes());
+        fill(number, 0, rest);
+    }
+    bytes
+}
+
+/// The number of a datagram, if its bytes are right. One that is too short for a number is number 0.
+fn number(bytes: &[u8]) -> Result<u64, String> {
+    let Some((head, rest)) = bytes.split_first_chunk::<NUMBER>() else {
+        return match bytes.iter().all(|byte| *byte == 0) {
+            true => Ok(0),
+            false => Err(format!("a datagram of {} bytes is not empty", bytes.len())),
+        };
+    };
+    let number = u64::from_le_bytes(*head);
+    match first_difference(number, 0, rest) {
+        None => Ok(number),
+        Some(at) => Err(format!("datagram {number} is wrong at byte {at}")),
+    }
+}
+
+/// The sizes that an order asks for: `size=N`, `sizes=N,N,…` in turn, or `max=N` for random ones.
+struct Sizes {
+    list: Vec<usize>,
+    max: Option<usize>,
+    random: Random,
+}
+
+impl Sizes {
+    fn new(order: &Order) -> Result<Self, String> {
+        let list: String = order.find("sizes").unwrap_or_default();
+        let mut list: Vec<usize> = list.split(',').filter_map(|size| size.parse().ok()).collect();
+        list.extend(order.find::<usize>("size"));
+        let max = order.find("max");
+        if list.is_empty() && max.is_none() {
+            return Err("no size".into());
+        }
+        Ok(Self {
+            list,
+            max,
+            random: Random::new(order.find("first").unwrap_or(0)),
+        })
+    }
+
+    fn next(&mut self, index: u64) -> usize {
+        match self.max {
+            Some(max) => NUMBER + self.random.below((max - NUMBER) as u64 + 1) as usize,
+            None => self.list[index as usize % self.list.len()],
+        }
+    }
+}
+
+/// Sends `count` datagrams, with the numbers from `first` on, or until it is told to stop.
+pub(crate) fn blast(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answer, String> {
+    let (first, count): (u64, u64) = (order.get("first")?, order.find("count").unwrap_or(u64::MAX));
+    let to: Option<SocketAddr> = order.find("to");
+    let (segment, now) = (order.find("segment").unwrap_or(0), order.find("mode"));
+    let now = now.is_some_and(|mode: String| mode == "never");
+    let mut sizes = Sizes::new(order)?;
+    let (mut sent, mut error) = (0, None);
+    while sent < count && !tx.stop.load(Relaxed) {
+        let bytes = content(first + sent, sizes.next(sent));
+        match sys::send_datagram(fd, &bytes, to.as_ref(), segment, now) {
+            Ok(len) if len == bytes.len() => sent += 1,
+            Ok(len) => return Err(format!("{len} bytes of {} were sent", bytes.len())),
+            Err(errno) => {
+                error = Some(errno);
+                break;
+            }
+        }
+        tx.at.store(first + sent, Relaxed);
+    }
+    tx.stop.store(false, Relaxed);
+    Ok(error.map_or_else(Answer::default, |errno| {
+        Answer::default().with("error", sys::name(errno))
+    })
+    .with("sent", sent))
+}
+
+/// Receives datagrams until `count` have come, or none has for `timeout` milliseconds, and says what they were like.
+pub(crate) fn gather(fd: RawFd, rx: &Direction, order: &Order) -> Result<Answer, String> {
+    let (count, timeout): (u64, i32) = (
+        order.find("count").unwrap_or(u64::MAX),
+        order.find("timeout").unwrap_or(-1),
+    );
+    let mut buffer = vec![0; MAX + 1];
+    let (mut seen, mut bytes) = (BTreeSet::new(), 0);
+    let (mut received, mut disordered, mut doubled, mut last) = (0, 0, 0, None);
+    let mut error = None;
+    while received < count {
+        if sys::poll(fd, libc::POLLIN, timeout).map_err(sys::name)? == 0 {
+            break;
+        }
+        match sys::recv(fd, &mut buffer, 0) {
+            Ok(len) => {
+                let number = number(&buffer[..len])?;
+                received += 1;
+                bytes += len;
+                disordered += u64::from(last.is_some_and(|last| number < last));
+                doubled += u64::from(!seen.insert(number));
+                last = Some(number);
+                rx.at.store(received, Relaxed);
+            }
+            Err(errno) => {
+                error = Some(errno);
+                break;
+            }
+        }
+    }
+    let (first, last) = (seen.first().copied(), seen.last().copied());
+    let span = last.zip(first).map_or(0, |(last, first)| last - first + 1);
+    Ok(error.map_or_else(Answer::default, |errno| {
+        Answer::default().with("error", sys::name(errno))
+    })
+    .with("received", received)
+    .with("bytes", bytes)
+    .with("disordered", disordered)
+    .with("doubled", doubled)
+    .with("lost", span - seen.len() as u64)
+    .with("first", first.unwrap_or(0))
+    .with("last", last.unwrap_or(0)))
+}
+
+/// Sends each datagram back to where it came from, until one with the number 0 and no bytes beyond comes.
+pub(crate) fn echo(fd: RawFd, rx: &Direction, order: &Order) -> Result<Answer, String> {
+    let count: u64 = order.find("count").unwrap_or(u64::MAX);
+    let mut buffer = vec![0; MAX + 1];
+    let mut rounds = 0;
+    while rounds < count {
+        let len = sys::echo(fd, &mut buffer).map_err(sys::name)?;
+        number(&buffer[..len])?;
+        rounds += 1;
+        rx.at.store(rounds, Relaxed);
+    }
+    Ok(Answer::default().with("rounds", rounds))
+}
+
+/// Sends `count` datagrams, one after the answer to the other, which must be the same. One whose answer does not come within a second is
+/// sent again, and counted.
+pub(crate) fn exchange(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answer, String> {
+    let (first, count): (u64, u64) = (order.get("first")?, order.get("count")?);
+    let to: Option<SocketAddr> = order.find("to");
+    let mut sizes = Sizes::new(order)?;
+    let mut buffer = vec![0; MAX + 1];
+    let (mut rounds, mut again) = (0, 0);
+    while rounds < count {
+        let bytes = content(first + rounds, sizes.next(rounds));
+        sys::send_datagram(fd, &bytes, to.as_ref(), 0, false).map_err(sys::name)?;
+        if sys::poll(fd, libc::POLLIN, 1000).map_err(sys::name)? == 0 {
+            again += 1;
+            if again > 10 {
+                return Err(format!("no answer in round {rounds}, {} bytes", bytes.len()));
+            }
+            continue;
+        }
+        let len = sys::recv(fd, &mut buffer, 0).map_err(sys::name)?;
+        if buffer[..len] != bytes {
+            number(&buffer[..len])?;
+            // A late answer to one that was sent twice.
+            if again == 0 {
+                return Err(format!("{len} bytes instead of {} in round {rounds}", bytes.len()));
+            }
+            continue;
+        }
+        rounds += 1;
+        tx.at.store(rounds, Relaxed);
+    }
+    Ok(Answer::default().with("rounds", rounds).with("again", again))
+}
