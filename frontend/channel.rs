@@ -253,6 +253,13 @@ impl Channel {
         }
     }
 
+    /// Asks for a run of the bottom half in `delay_ms` milliseconds.
+    pub(crate) fn take_notices_after(&self, delay_ms: u32) {
+        if let Some(wires) = &*self.wires.lock() {
+            wires.take_notices_after(delay_ms);
+        }
+    }
+
     /// Asks for a run of the upkeep in `delay_ms` milliseconds.
     pub(crate) fn kick_after(&self, delay_ms: u32) {
         if let Some(wires) = &*self.wires.lock() {

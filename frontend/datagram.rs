@@ -9,7 +9,7 @@
 //! * `hooks` sees packets that leave and that have come.
 //! * `flows` knows, for each flow that leaves, where its datagrams go; `arrivals` what has come of each flow, and which may come by ring;
 //!   `proofs` which addresses are whose.
-//! * `lines`, `outlet` and `inlet` are the two rings of a channel.
+//! * `lines`, `outlet` and `inlet` are the two rings of a channel; `looker` looks at them while the processor is idle.
 //! * `handshake` agrees with the peer, `keeper` does everything that takes time.
 //!
 //! # Lock order
@@ -28,6 +28,7 @@ mod hooks;
 mod inlet;
 mod keeper;
 mod lines;
+mod looker;
 mod outlet;
 mod proofs;
 mod queue;

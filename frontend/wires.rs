@@ -175,6 +175,11 @@ impl Wires {
         self.upkeep.kick();
     }
 
+    /// Asks for a run of the bottom half later.
+    pub(crate) fn take_notices_after(&self, delay_ms: u32) {
+        self.bottom.kick_after(delay_ms);
+    }
+
     /// Asks for a run of the upkeep later.
     pub(crate) fn kick_after(&self, delay_ms: u32) {
         self.upkeep.kick_after(delay_ms);

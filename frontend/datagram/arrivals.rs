@@ -24,8 +24,8 @@ use xenvmc_net::deliver::Origin;
 /// After how long without a datagram a flow over the network is forgotten.
 const FORGET_MS: u32 = 60_000;
 
-/// How long datagrams that are on the network are waited for when a flow goes to the ring.
-const HANDOVER_MS: i64 = 20;
+/// How long nothing may have come of a flow that goes to the ring while datagrams are missing, until they are taken for lost.
+const SILENCE_MS: i64 = 60;
 
 /// How long a sender may go on after it was told to leave.
 const REVOKE_MS: i64 = 1_000;
@@ -56,7 +56,7 @@ struct Admission {
 enum Entry {
     /// Datagrams come over the network still.
     Outside,
-    /// All, so many, are on their way or have come.
+    /// All, so many, are on their way or have come; the last one then.
     Waiting(u32, Instant<Monotonic>),
     /// They come through the ring.
     Inside,
@@ -96,14 +96,23 @@ impl Arrivals {
         let Some(arrival) = self.0.find_or_insert(tuple, new) else {
             return false;
         };
-        let entry = arrival.admission.as_ref().map(|admission| &admission.entry);
+        let mut entry = arrival
+            .admission
+            .as_mut()
+            .map(|admission| &mut admission.entry);
         if matches!(entry, Some(Entry::Inside)) {
             return false;
         }
         let is_first = arrival.seen == 0;
         arrival.seen = arrival.seen.wrapping_add(datagrams);
         arrival.origin = origin;
-        is_first || matches!(entry, Some(Entry::Waiting(sent, _)) if *sent == arrival.seen)
+        match &mut entry {
+            Some(Entry::Waiting(sent, last)) => {
+                *last = Instant::now();
+                *sent == arrival.seen
+            }
+            _ => is_first,
+        }
     }
 
     /// Where a datagram of flow `number`, which `channel` brought, seems to come from, if it may come that way.
@@ -173,11 +182,11 @@ impl Arrivals {
     /// that are being delivered, and then calls [`Self::enter`].
     pub(super) fn poll_handover(&mut self) -> Option<(u32, bool)> {
         self.0.iter().find_map(|(number, arrival)| {
-            let Entry::Waiting(sent, since) = &arrival.admission.as_ref()?.entry else {
+            let Entry::Waiting(sent, last) = &arrival.admission.as_ref()?.entry else {
                 return None;
             };
             let all = arrival.seen == *sent;
-            (all || since.elapsed().as_millis() >= HANDOVER_MS).then_some((number, all))
+            (all || last.elapsed().as_millis() >= SILENCE_MS).then_some((number, all))
         })
     }
 

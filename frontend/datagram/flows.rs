@@ -35,8 +35,8 @@ const FORGET_MS: u32 = 30_000;
 /// How long the answer to a request is waited for.
 const ANSWER_MS: i64 = 1_000;
 
-/// How long datagrams are held while a flow changes its way.
-const HOLD_MS: i64 = 200;
+/// How long datagrams are held while a flow changes its way: longer than a reader waits for silence.
+const HOLD_MS: i64 = 500;
 
 /// All flows.
 pub(super) struct Flows(Table<Flow>);

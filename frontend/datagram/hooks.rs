@@ -40,6 +40,9 @@ impl PacketHandler for Watcher {
         let Some(parsed) = packet.parse() else {
             return Fate::Network(packet);
         };
+        if parsed.tuple.dst_port == probe::PORT {
+            return Fate::Network(packet);
+        }
         let datagrams = self.0.datagrams();
         let (fate, kick) = datagrams
             .flows

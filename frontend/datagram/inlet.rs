@@ -26,7 +26,7 @@ use xenvmc_net::deliver;
 use xenvmc_xen::word::VirtFence;
 
 /// Records delivered in one go, before others get the processor.
-const BUDGET: u32 = 64;
+pub(super) const BUDGET: u32 = 64;
 
 /// Records after which the sender is told of the room.
 const BATCH: u32 = 16;
@@ -36,6 +36,17 @@ pub(super) struct Inlet {
     link: Arc<Link>,
     extent: Extent,
     reader: Reader,
+    /// A notice was asked for.
+    is_armed: bool,
+}
+
+/// What the caller of [`Inlet::run`] does when there is no more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// Waits for a notice.
+    Arm,
+    /// Looks again.
+    LookAgain,
 }
 
 impl Inlet {
@@ -45,6 +56,7 @@ impl Inlet {
             link,
             extent,
             reader: Reader::new(extent),
+            is_armed: true,
         }
     }
 
@@ -53,40 +65,50 @@ impl Inlet {
         self.extent
     }
 
-    /// Delivers what has come, as far as the budget goes; true = there is more, false = a notice will tell of the next one.
+    /// Delivers what has come, as far as the budget goes, and returns how many records. If that is less than [`BUDGET`], there is no more,
+    /// and after [`Then::Arm`] a notice will tell of the next one.
     ///
     /// # Errors
     ///
     /// If the peer has broken the protocol.
-    pub(super) fn run(&mut self, channel: &Channel) -> core::result::Result<bool, Violation> {
+    pub(super) fn run(
+        &mut self,
+        channel: &Channel,
+        then: Then,
+    ) -> core::result::Result<u32, Violation> {
         let link = self.link.clone();
         let Some(view) = link.view() else {
-            return Ok(false);
+            return Ok(0);
         };
         let prod = view.peer.word(slot::TX_PROD);
+        let event = view.own.word(slot::RX_DATA_EVENT);
+        if then == Then::LookAgain && self.is_armed {
+            self.reader.disarm(&event);
+            self.is_armed = false;
+        }
         let mut done = 0;
-        let more = loop {
+        while done < BUDGET {
             let available = self.reader.look(&prod)?;
             if available == 0 {
-                if self
-                    .reader
-                    .arm::<VirtFence>(&view.own.word(slot::RX_DATA_EVENT), &prod)
-                {
-                    break false;
+                if then == Then::LookAgain {
+                    break;
+                }
+                self.is_armed = true;
+                if self.reader.arm::<VirtFence>(&event, &prod) {
+                    break;
                 }
                 continue;
-            }
-            if done == BUDGET {
-                break true;
             }
             self.deliver_next(channel, available)?;
             done += 1;
             if done % BATCH == 0 {
                 self.publish(&link);
             }
-        };
-        self.publish(&link);
-        Ok(more)
+        }
+        if done != 0 {
+            self.publish(&link);
+        }
+        Ok(done)
     }
 
     /// Tells the sender how far we are.

@@ -3,7 +3,12 @@
 //! The two rings of a channel: ours, which the peer reads, and the peer's, which we read. One [`Lines`] per channel; the rings are
 //! made by the first flow that wants one.
 
-use super::inlet::Inlet;
+use super::inlet::{
+    Inlet,
+    Then,
+    BUDGET, //
+};
+use super::looker::Looker;
 use super::outlet::Outlet;
 use crate::channel::Channel;
 use crate::link::Link;
@@ -32,6 +37,7 @@ use xenvmc_core::{
 };
 use xenvmc_net::lock::BhSpinLock;
 use xenvmc_net::new_bh_spinlock;
+use xenvmc_xen::thread::Thread;
 
 /// The order of the largest ring: 1 MiB.
 const ORDER_MAX: u8 = 8;
@@ -57,6 +63,9 @@ pub(crate) struct Lines {
     pub(super) outlet: BhSpinLock<Option<Outlet>>,
     #[pin]
     pub(super) inlet: BhSpinLock<Option<Inlet>>,
+    /// Looks at the rings.
+    #[pin]
+    looker: BhSpinLock<Option<Thread<Looker>>>,
     /// The number of our slot, once there is one.
     own_slot: Atomic<u32>,
     /// The bottom half has something to do here.
@@ -81,6 +90,7 @@ impl Lines {
             ),
             outlet <- new_bh_spinlock!(None, "xenvmc_outlet"),
             inlet <- new_bh_spinlock!(None, "xenvmc_inlet"),
+            looker <- new_bh_spinlock!(None, "xenvmc_looker"),
             own_slot: Atomic::new(NO_SLOT),
             is_noticed: Atomic::new(false),
         })
@@ -149,6 +159,8 @@ impl Lines {
             true => Refusal::Decline(Decline::NoMemory),
             false => Refusal::Violation(DatagramError::Ring.into()),
         })?;
+        let looker = Looker::new(channel).map_err(|_| Decline::NoMemory)?;
+        *self.looker.lock() = Some(looker);
         setup.link = Some(link.clone());
         Ok(link)
     }
@@ -213,11 +225,40 @@ impl Lines {
             return false;
         }
         self.flush(channel);
-        let more = self.deliver(channel);
+        let done = self.deliver(channel, Then::Arm);
+        let more = done == BUDGET;
         if more {
             self.is_noticed.store(true, Release);
         }
+        // Where one came, another one may.
+        self.wake_looker();
         more
+    }
+
+    /// Lets the processor look at the rings when it has nothing else to do. Any context but hard interrupts.
+    pub(super) fn wake_looker(&self) {
+        if let Some(looker) = &*self.looker.lock() {
+            looker.wake();
+        }
+    }
+
+    /// Looks at the rings, and does what there is to do; returns how many records were delivered. Softirqs on.
+    pub(super) fn look(&self, channel: &Channel) -> u32 {
+        self.flush(channel);
+        self.deliver(channel, Then::LookAgain)
+    }
+
+    /// Nobody looks for now: a notice will tell. Softirqs on.
+    pub(super) fn arm(&self, channel: &Channel) {
+        if channel.is_open() && self.deliver(channel, Then::Arm) == BUDGET {
+            self.look_later(channel, 0);
+        }
+    }
+
+    /// The bottom half is to look in `delay_ms` milliseconds.
+    pub(super) fn look_later(&self, channel: &Channel, delay_ms: u32) {
+        self.is_noticed.store(true, Release);
+        channel.take_notices_after(delay_ms);
     }
 
     /// Sends what waited for room, as far as there is some.
@@ -233,17 +274,17 @@ impl Lines {
         }
     }
 
-    /// Delivers some of what has come; true = there is more.
-    fn deliver(&self, channel: &Channel) -> bool {
+    /// Delivers some of what has come, and returns how many records.
+    fn deliver(&self, channel: &Channel, then: Then) -> u32 {
         let mut inlet = self.inlet.lock();
         let result = match &mut *inlet {
-            Some(inlet) => inlet.run(channel),
-            None => Ok(false),
+            Some(inlet) => inlet.run(channel, then),
+            None => Ok(0),
         };
         drop(inlet);
         result.unwrap_or_else(|violation| {
             channel.violation(violation);
-            false
+            0
         })
     }
 
@@ -251,7 +292,7 @@ impl Lines {
     pub(crate) fn drain(&self, channel: &Channel) {
         // More than the ring can hold is not waited for.
         for _ in 0..DRAIN_RUNS {
-            if !self.deliver(channel) {
+            if self.deliver(channel, Then::Arm) < BUDGET {
                 return;
             }
         }
@@ -268,6 +309,9 @@ impl Lines {
     pub(super) fn end(&self, _channel: &Arc<Channel>) {
         let mut setup = self.setup.lock();
         setup.is_over = true;
+        // It refers to the channel, and ends here.
+        let looker = self.looker.lock().take();
+        drop(looker);
         let outlet = self.outlet.lock().take();
         let inlet = self.inlet.lock().take();
         if let Some(mut outlet) = outlet {

@@ -103,30 +103,25 @@ impl Outlet {
     ///
     /// As [`Self::send`].
     pub(super) fn flush(&mut self) -> core::result::Result<(), Violation> {
+        if self.backlog.is_empty() || self.is_finished {
+            return Ok(());
+        }
         let link = self.link.clone();
         let Some(view) = link.view() else {
             return Ok(());
         };
-        if self.is_finished {
-            return Ok(());
-        }
+        let cons = view.peer.word(slot::RX_CONS);
         while let Some(first) = self.backlog.first() {
             let len = first.record.len;
-            let has_room = self.sender.has_room(len, &view.peer.word(slot::RX_CONS))?;
-            if has_room {
-                if let Some(first) = self.backlog.pop() {
-                    self.put(&view, link.channel(), &first)?;
-                    first.packet.consume();
+            if !self.sender.has_room(len, &cons)? {
+                self.publish(&view);
+                let event = view.own.word(slot::TX_SPACE_EVENT);
+                if self.sender.arm::<VirtFence>(len, &event, &cons) {
+                    return Ok(());
                 }
-                continue;
-            }
-            self.publish(&view);
-            let (event, cons) = (
-                view.own.word(slot::TX_SPACE_EVENT),
-                view.peer.word(slot::RX_CONS),
-            );
-            if self.sender.arm::<VirtFence>(len, &event, &cons) {
-                return Ok(());
+            } else if let Some(first) = self.backlog.pop() {
+                self.put(&view, link.channel(), &first)?;
+                first.packet.consume();
             }
         }
         self.publish(&view);

@@ -8,6 +8,7 @@
 #include "hypercall.c"
 #include "irqreturn.c"
 #include "kernel_stat.c"
+#include "kthread.c"
 #include "mm.c"
 #include "page.c"
 #include "platform_device.c"

@@ -16,6 +16,7 @@ pub mod pages;
 pub mod random;
 pub mod steal;
 pub mod suspend;
+pub mod thread;
 pub mod watch;
 pub mod word;
 pub mod work;

@@ -154,6 +154,12 @@ impl Reader {
         wake::publish::<F>(cons, old, self.told, event)
     }
 
+    /// Takes back what [`Self::arm`] asked for, as far as nothing has come meanwhile.
+    pub fn disarm(&self, event: &impl SharedStore) {
+        // Nobody goes past what is behind.
+        event.store_relaxed(self.consumer.cons().wrapping_sub(1));
+    }
+
     /// Asks for a notice at the next record; true = there is none yet.
     pub fn arm<F: Fence>(&self, event: &impl SharedStore, prod: &impl SharedLoad) -> bool {
         wake::arm::<F>(event, self.consumer.cons(), prod)

@@ -58,7 +58,10 @@ struct Sizes {
 impl Sizes {
     fn new(order: &Order) -> Result<Self, String> {
         let list: String = order.find("sizes").unwrap_or_default();
-        let mut list: Vec<usize> = list.split(',').filter_map(|size| size.parse().ok()).collect();
+        let mut list: Vec<usize> = list
+            .split(',')
+            .filter_map(|size| size.parse().ok())
+            .collect();
         list.extend(order.find::<usize>("size"));
         let max = order.find("max");
         if list.is_empty() && max.is_none() {
@@ -100,10 +103,11 @@ pub(crate) fn blast(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answer, 
         tx.at.store(first + sent, Relaxed);
     }
     tx.stop.store(false, Relaxed);
-    Ok(error.map_or_else(Answer::default, |errno| {
-        Answer::default().with("error", sys::name(errno))
-    })
-    .with("sent", sent))
+    Ok(error
+        .map_or_else(Answer::default, |errno| {
+            Answer::default().with("error", sys::name(errno))
+        })
+        .with("sent", sent))
 }
 
 /// Receives datagrams until `count` have come, or none has for `timeout` milliseconds, and says what they were like.
@@ -112,6 +116,8 @@ pub(crate) fn gather(fd: RawFd, rx: &Direction, order: &Order) -> Result<Answer,
         order.find("count").unwrap_or(u64::MAX),
         order.find("timeout").unwrap_or(-1),
     );
+    // Parts of datagrams have no numbers of their own.
+    let raw = order.find("raw").unwrap_or(0) == 1;
     let mut buffer = vec![0; MAX + 1];
     let (mut seen, mut bytes) = (BTreeSet::new(), 0);
     let (mut received, mut disordered, mut doubled, mut last) = (0, 0, 0, None);
@@ -122,7 +128,11 @@ pub(crate) fn gather(fd: RawFd, rx: &Direction, order: &Order) -> Result<Answer,
         }
         match sys::recv(fd, &mut buffer, 0) {
             Ok(len) => {
-                let number = number(&buffer[..len])?;
+                let number = if raw {
+                    received
+                } else {
+                    number(&buffer[..len])?
+                };
                 received += 1;
                 bytes += len;
                 disordered += u64::from(last.is_some_and(|last| number < last));
@@ -138,19 +148,20 @@ pub(crate) fn gather(fd: RawFd, rx: &Direction, order: &Order) -> Result<Answer,
     }
     let (first, last) = (seen.first().copied(), seen.last().copied());
     let span = last.zip(first).map_or(0, |(last, first)| last - first + 1);
-    Ok(error.map_or_else(Answer::default, |errno| {
-        Answer::default().with("error", sys::name(errno))
-    })
-    .with("received", received)
-    .with("bytes", bytes)
-    .with("disordered", disordered)
-    .with("doubled", doubled)
-    .with("lost", span - seen.len() as u64)
-    .with("first", first.unwrap_or(0))
-    .with("last", last.unwrap_or(0)))
+    Ok(error
+        .map_or_else(Answer::default, |errno| {
+            Answer::default().with("error", sys::name(errno))
+        })
+        .with("received", received)
+        .with("bytes", bytes)
+        .with("disordered", disordered)
+        .with("doubled", doubled)
+        .with("lost", span - seen.len() as u64)
+        .with("first", first.unwrap_or(0))
+        .with("last", last.unwrap_or(0)))
 }
 
-/// Sends each datagram back to where it came from, until one with the number 0 and no bytes beyond comes.
+/// Sends each of `count` datagrams back to where it came from.
 pub(crate) fn echo(fd: RawFd, rx: &Direction, order: &Order) -> Result<Answer, String> {
     let count: u64 = order.find("count").unwrap_or(u64::MAX);
     let mut buffer = vec![0; MAX + 1];
@@ -178,7 +189,10 @@ pub(crate) fn exchange(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answe
         if sys::poll(fd, libc::POLLIN, 1000).map_err(sys::name)? == 0 {
             again += 1;
             if again > 10 {
-                return Err(format!("no answer in round {rounds}, {} bytes", bytes.len()));
+                return Err(format!(
+                    "no answer in round {rounds}, {} bytes",
+                    bytes.len()
+                ));
             }
             continue;
         }
@@ -187,12 +201,17 @@ pub(crate) fn exchange(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answe
             number(&buffer[..len])?;
             // A late answer to one that was sent twice.
             if again == 0 {
-                return Err(format!("{len} bytes instead of {} in round {rounds}", bytes.len()));
+                return Err(format!(
+                    "{len} bytes instead of {} in round {rounds}",
+                    bytes.len()
+                ));
             }
             continue;
         }
         rounds += 1;
         tx.at.store(rounds, Relaxed);
     }
-    Ok(Answer::default().with("rounds", rounds).with("again", again))
+    Ok(Answer::default()
+        .with("rounds", rounds)
+        .with("again", again))
 }

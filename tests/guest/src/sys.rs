@@ -397,7 +397,9 @@ pub(crate) fn send_datagram(
             (*first).cmsg_level = libc::SOL_UDP;
             (*first).cmsg_type = libc::UDP_SEGMENT;
             (*first).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as usize;
-            libc::CMSG_DATA(first).cast::<u16>().write_unaligned(segment);
+            libc::CMSG_DATA(first)
+                .cast::<u16>()
+                .write_unaligned(segment);
         }
     }
     let flags = if now { libc::MSG_DONTWAIT } else { 0 };

@@ -225,6 +225,18 @@ impl Peer {
             .map(|answer| self.socket(&answer))
     }
 
+    /// Makes a UDP socket that is bound to `address`, and connected to `to`.
+    pub(crate) fn udp(
+        self: &Arc<Self>,
+        address: SocketAddr,
+        to: Option<SocketAddr>,
+    ) -> Result<Socket> {
+        let to = to.map_or(String::new(), |to| format!(" to={to}"));
+        self.order(&format!("udp address={address}{to}"))?
+            .wait()
+            .map(|answer| self.socket(&answer))
+    }
+
     /// Gives an order for each socket from `first` to `last`, which this process made one after the other. They are carried out
     /// one after the other.
     pub(crate) fn each(

@@ -6,6 +6,7 @@ mod addresses;
 mod closing;
 mod conformance;
 mod cost;
+mod datagrams;
 mod destroy;
 mod discovery;
 mod existing;
@@ -192,8 +193,25 @@ pub(crate) const ALL: &[Case] = cases![
     peers::xenstored_comes_anew,
     faults::at_unload long,
     faults::all_the_time long,
+    datagrams::round_trips pv,
+    datagrams::round_trips_ipv6,
+    datagrams::stream_enters_the_ring pv,
+    datagrams::flows_come_and_go,
+    datagrams::segments,
+    datagrams::nobody_listens,
+    datagrams::receiver_filters,
+    datagrams::receiver_filters_from_the_beginning,
+    datagrams::dom0_filters,
+    datagrams::false_address,
+    datagrams::peer_without,
+    datagrams::sender_is_unloaded,
+    datagrams::receiver_is_unloaded,
+    datagrams::unloaded_between_round_trips,
+    datagrams::full_ring,
+    datagrams::saved_and_restored long_pv,
     leaks::nothing_is_left,
     leaks::nothing_is_unreferenced debug,
+    datagrams::peer_disappears,
     destroy::guest_with_connections,
     programs::iperf3 packages,
     programs::nginx packages,

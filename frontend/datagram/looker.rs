@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Looking at the rings of a channel while the processor has nothing else to do. One thread for each channel with rings, which sleeps
+//! unless datagrams have come or gone a moment ago.
+//!
+//! It saves both guests the event, the interrupt and the deep sleep of the processor, whoever waits for a datagram, and however: in a
+//! call, in poll, or in io_uring. And it delivers as fast as programs read: they come first, and with them the sockets' buffers do not overflow.
+
+use crate::channel::Channel;
+use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
+use kernel::sync::Arc;
+use kernel::time::{
+    Instant,
+    Monotonic, //
+};
+use xenvmc_core::policy::Spin;
+use xenvmc_xen::thread::{
+    give_way,
+    is_processor_wanted,
+    is_stopping,
+    relax,
+    Look,
+    Thread, //
+};
+
+/// Looks between two looks at the clock.
+const LOOKS_PER_CLOCK: u32 = 32;
+
+/// From how many datagrams delivered in one go on a flow is taken for a stream: the next ones are not asked for at once, since whoever reads
+/// these takes a while.
+const STREAM: u32 = 8;
+
+/// After which time those are looked for at the latest.
+const STREAM_MS: u32 = 4;
+
+/// How often it gives way without having found anything, until it sleeps.
+const PATIENCE: u32 = 16;
+
+/// The thread's part.
+pub(super) struct Looker {
+    channel: Arc<Channel>,
+    spin: Atomic<u32>,
+    /// When it went to sleep last, in nanoseconds since `start`; 0 = never.
+    slept_at: Atomic<i64>,
+    start: Instant<Monotonic>,
+}
+
+impl Looker {
+    /// Makes the thread.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(super) fn new(channel: &Arc<Channel>) -> Result<Thread<Self>> {
+        let looker = Self {
+            channel: channel.clone(),
+            spin: Atomic::new(Spin::new().to_bits()),
+            slept_at: Atomic::new(0),
+            start: Instant::now(),
+        };
+        Thread::new(looker, channel.peer().domid().get().into())
+    }
+
+    fn cap(&self) -> u32 {
+        self.channel.frontend().settings().spin_ns()
+    }
+}
+
+impl Look for Looker {
+    fn look(&self) {
+        let (channel, lines) = (&self.channel, self.channel.lines());
+        let cap = self.cap();
+        let mut spin = Spin::from_bits(self.spin.load(Relaxed));
+        let slept_at = self.slept_at.load(Relaxed);
+        if slept_at != 0 {
+            let slept = self.start.elapsed().as_nanos() - slept_at;
+            spin.handle_sleep(u32::try_from(slept).unwrap_or(u32::MAX), cap);
+        }
+        let mut budget = spin.budget(cap, channel.frontend().is_overcommitted());
+        let mut since = Instant::<Monotonic>::now();
+        let mut gave_way = 0;
+        while budget != 0 && channel.is_open() && !is_stopping() {
+            let mut found = 0;
+            for _ in 0..LOOKS_PER_CLOCK {
+                found = lines.look(channel);
+                if found != 0 || is_processor_wanted() {
+                    break;
+                }
+                relax();
+            }
+            if found != 0 {
+                spin.handle_hit(cap);
+                since = Instant::now();
+                budget = cap;
+                gave_way = 0;
+            }
+            if is_processor_wanted() {
+                // Others come first, and may keep us waiting.
+                match found >= STREAM {
+                    true => lines.look_later(channel, STREAM_MS),
+                    false => lines.arm(channel),
+                }
+                if gave_way == PATIENCE {
+                    break;
+                }
+                gave_way += 1;
+                give_way();
+                budget = spin.budget(cap, channel.frontend().is_overcommitted());
+                since = Instant::now();
+            } else if since.elapsed().as_nanos() >= i64::from(budget) {
+                break;
+            }
+        }
+        self.spin.store(spin.to_bits(), Relaxed);
+        let now = self.start.elapsed().as_nanos();
+        self.slept_at.store(now.max(1), Relaxed);
+        lines.arm(channel);
+    }
+}
