@@ -24,6 +24,18 @@ use xenvmc_core::{
         self,
         PeerState, //
     },
+    datagram::{
+        record::{
+            Fields,
+            Record, //
+        },
+        ring::{
+            Reader,
+            Sender, //
+        },
+        ORDER_MIN,
+        PAYLOAD_MAX, //
+    },
     queue,
     segment::Mode,
     stream::{
@@ -497,5 +509,65 @@ fn both_ends_close() {
         };
         run(0);
         other.join().unwrap();
+    });
+}
+
+/// Datagrams: a reader that only looks for a while, and then sleeps, is woken by what comes; a sender that sleeps for room is woken
+/// when the reader has taken something, and does not write over what was not read (protocol §10.3).
+#[test]
+fn datagrams_wake_both_ends() {
+    check(3, || {
+        let (tx, rx) = direction(0);
+        let (to_reader, to_sender) = (Event::new(), Event::new());
+        let extent = Extent::new(0, ORDER_MIN).unwrap();
+        // Stands for the bytes of the whole extent: one datagram of the largest size fills it.
+        let content = Arc::new(UnsafeCell::new(0u32));
+        let sender = {
+            let (tx, rx, content) = (tx.clone(), rx.clone(), content.clone());
+            let (to_reader, to_sender) = (to_reader.clone(), to_sender.clone());
+            thread::spawn(move || {
+                let mut sender = Sender::new(extent);
+                let cons = rx.word(slot::RX_CONS);
+                for number in 1..=2 {
+                    while !sender.has_room(PAYLOAD_MAX, &cons).unwrap() {
+                        let event = tx.word(slot::TX_SPACE_EVENT);
+                        if sender.arm::<LoomFence>(PAYLOAD_MAX, &event, &cons) {
+                            to_sender.wait();
+                        }
+                    }
+                    // SAFETY: The checker proves that nobody else accesses it meanwhile.
+                    content.with_mut(|content| unsafe { *content = number });
+                    sender.push(PAYLOAD_MAX);
+                    let event = rx.word(slot::RX_DATA_EVENT);
+                    if sender.publish::<LoomFence>(&tx.word(slot::TX_PROD), &event) {
+                        to_reader.notify();
+                    }
+                }
+            })
+        };
+        let record = Record {
+            len: PAYLOAD_MAX,
+            flow: 0,
+            segment: 0,
+            fields: Fields::default(),
+        };
+        let mut reader = Reader::new(extent);
+        let (prod, event) = (tx.word(slot::TX_PROD), rx.word(slot::RX_DATA_EVENT));
+        for number in 1..=2 {
+            reader.disarm(&event);
+            while reader.look(&prod).unwrap() == 0 {
+                if reader.arm::<LoomFence>(&event, &prod) {
+                    to_reader.wait();
+                }
+            }
+            // SAFETY: As above.
+            content.with(|content| assert_eq!(unsafe { *content }, number));
+            reader.take(&record);
+            let event = tx.word(slot::TX_SPACE_EVENT);
+            if reader.publish::<LoomFence>(&rx.word(slot::RX_CONS), &event) {
+                to_sender.notify();
+            }
+        }
+        sender.join().unwrap();
     });
 }
