@@ -72,6 +72,9 @@ pub(crate) struct Lines {
     is_noticed: Atomic<bool>,
 }
 
+/// Time after which the bottom half looks at a stream that programs are busy reading.
+const LATER_MS: u32 = 4;
+
 /// No slot has this number: arenas are not so large.
 const NO_SLOT: u32 = u32::MAX;
 
@@ -225,20 +228,30 @@ impl Lines {
             return false;
         }
         self.flush(channel);
-        let done = self.deliver(channel, Then::Arm);
-        let more = done == BUDGET;
-        if more {
+        let has_more = self.deliver(channel, Then::Arm) == BUDGET;
+        // Where one came, another one may.
+        let is_looked_at = self.wake_looker(channel);
+        if has_more && is_looked_at {
+            // What it does not get to, since programs have the processor, is done bit by bit: they have to read it, too.
+            self.look_later(channel);
+        } else if has_more {
             self.is_noticed.store(true, Release);
         }
-        // Where one came, another one may.
-        self.wake_looker();
-        more
+        has_more && !is_looked_at
     }
 
-    /// Lets the processor look at the rings when it has nothing else to do. Any context but hard interrupts.
-    pub(super) fn wake_looker(&self) {
-        if let Some(looker) = &*self.looker.lock() {
-            looker.wake();
+    /// Lets the processor look at the rings when it has nothing else to do; false if it is not to. Any context but hard interrupts.
+    fn wake_looker(&self, channel: &Channel) -> bool {
+        let frontend = channel.frontend();
+        if frontend.settings().spin_us() == 0 || frontend.is_overcommitted() {
+            return false;
+        }
+        match &*self.looker.lock() {
+            Some(looker) => {
+                looker.wake();
+                true
+            }
+            None => false,
         }
     }
 
@@ -248,17 +261,17 @@ impl Lines {
         self.deliver(channel, Then::LookAgain)
     }
 
-    /// Nobody looks for now: a notice will tell. Softirqs on.
+    /// Nobody looks for now: a notice will tell, or, if there is so much that programs have to read first, the clock. Softirqs on.
     pub(super) fn arm(&self, channel: &Channel) {
         if channel.is_open() && self.deliver(channel, Then::Arm) == BUDGET {
-            self.look_later(channel, 0);
+            self.look_later(channel);
         }
     }
 
-    /// The bottom half is to look in `delay_ms` milliseconds.
-    pub(super) fn look_later(&self, channel: &Channel, delay_ms: u32) {
+    /// Nobody looks for now, but the clock tells when to. Any context but hard interrupts.
+    pub(super) fn look_later(&self, channel: &Channel) {
         self.is_noticed.store(true, Release);
-        channel.take_notices_after(delay_ms);
+        channel.take_notices_after(LATER_MS);
     }
 
     /// Sends what waited for room, as far as there is some.

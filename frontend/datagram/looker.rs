@@ -34,11 +34,11 @@ const LOOKS_PER_CLOCK: u32 = 32;
 /// these takes a while.
 const STREAM: u32 = 8;
 
-/// After which time those are looked for at the latest.
-const STREAM_MS: u32 = 4;
-
 /// How often it gives way without having found anything, until it sleeps.
 const PATIENCE: u32 = 16;
+
+/// Looks at the clock after which it gives way though nobody wants the processor.
+const ROUNDS: u32 = 64;
 
 /// The thread's part.
 pub(super) struct Looker {
@@ -82,7 +82,7 @@ impl Look for Looker {
         }
         let mut budget = spin.budget(cap, channel.frontend().is_overcommitted());
         let mut since = Instant::<Monotonic>::now();
-        let mut gave_way = 0;
+        let (mut gave_way, mut rounds) = (0, 0_u32);
         while budget != 0 && channel.is_open() && !is_stopping() {
             let mut found = 0;
             for _ in 0..LOOKS_PER_CLOCK {
@@ -101,7 +101,7 @@ impl Look for Looker {
             if is_processor_wanted() {
                 // Others come first, and may keep us waiting.
                 match found >= STREAM {
-                    true => lines.look_later(channel, STREAM_MS),
+                    true => lines.look_later(channel),
                     false => lines.arm(channel),
                 }
                 if gave_way == PATIENCE {
@@ -111,9 +111,13 @@ impl Look for Looker {
                 give_way();
                 budget = spin.budget(cap, channel.frontend().is_overcommitted());
                 since = Instant::now();
+            } else if rounds % ROUNDS == ROUNDS - 1 {
+                // Nobody has asked, but the kernel wants to see tasks let go from time to time.
+                give_way();
             } else if since.elapsed().as_nanos() >= i64::from(budget) {
                 break;
             }
+            rounds = rounds.wrapping_add(1);
         }
         self.spin.store(spin.to_bits(), Relaxed);
         let now = self.start.elapsed().as_nanos();
