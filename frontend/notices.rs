@@ -45,7 +45,8 @@ impl Bottom {
 /// Takes what is in the queue, and delivers datagrams, as far as the budgets go; true = there is more.
 pub(crate) fn run(channel: &Arc<Channel>) -> bool {
     let more = take(channel);
-    channel.lines().run(channel) || more
+    channel.lines().run(channel);
+    more
 }
 
 /// Takes what is in the queue, as far as the budget goes; true = there is more.

@@ -26,7 +26,10 @@ use xenvmc_net::deliver;
 use xenvmc_xen::word::VirtFence;
 
 /// Records delivered in one go, before others get the processor.
-pub(super) const BUDGET: u32 = 64;
+const BUDGET: u32 = 64;
+
+/// Bytes of payloads likewise: a part of what a socket takes that nobody reads, so that its reader gets the processor in time.
+const BUDGET_BYTES: u32 = 64 << 10;
 
 /// Records after which the sender is told of the room.
 const BATCH: u32 = 16;
@@ -38,6 +41,15 @@ pub(super) struct Inlet {
     reader: Reader,
     /// A notice was asked for.
     is_armed: bool,
+}
+
+/// What [`Inlet::run`] has done.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Done {
+    /// Records that were delivered.
+    pub(super) records: u32,
+    /// There are more.
+    pub(super) has_more: bool,
 }
 
 /// What the caller of [`Inlet::run`] does when there is no more.
@@ -65,8 +77,7 @@ impl Inlet {
         self.extent
     }
 
-    /// Delivers what has come, as far as the budget goes, and returns how many records. If that is less than [`BUDGET`], there is no more,
-    /// and after [`Then::Arm`] a notice will tell of the next one.
+    /// Delivers what has come, as far as the budgets go. If there is no more, a notice will tell of the next one after [`Then::Arm`].
     ///
     /// # Errors
     ///
@@ -75,10 +86,11 @@ impl Inlet {
         &mut self,
         channel: &Channel,
         then: Then,
-    ) -> core::result::Result<u32, Violation> {
+    ) -> core::result::Result<Done, Violation> {
         let link = self.link.clone();
+        let mut done = Done::default();
         let Some(view) = link.view() else {
-            return Ok(0);
+            return Ok(done);
         };
         let prod = view.peer.word(slot::TX_PROD);
         let event = view.own.word(slot::RX_DATA_EVENT);
@@ -86,8 +98,8 @@ impl Inlet {
             self.reader.disarm(&event);
             self.is_armed = false;
         }
-        let mut done = 0;
-        while done < BUDGET {
+        let mut bytes = 0;
+        loop {
             let available = self.reader.look(&prod)?;
             if available == 0 {
                 if then == Then::LookAgain {
@@ -99,13 +111,17 @@ impl Inlet {
                 }
                 continue;
             }
-            self.deliver_next(channel, available)?;
-            done += 1;
-            if done % BATCH == 0 {
+            if done.records == BUDGET || bytes >= BUDGET_BYTES {
+                done.has_more = true;
+                break;
+            }
+            bytes += self.deliver_next(channel, available)?;
+            done.records += 1;
+            if done.records % BATCH == 0 {
                 self.publish(&link);
             }
         }
-        if done != 0 {
+        if done.records != 0 {
             self.publish(&link);
         }
         Ok(done)
@@ -123,12 +139,12 @@ impl Inlet {
         }
     }
 
-    /// Delivers the next record.
+    /// Delivers the next record; returns the bytes of its payload.
     fn deliver_next(
         &mut self,
         channel: &Channel,
         available: u32,
-    ) -> core::result::Result<(), Violation> {
+    ) -> core::result::Result<u32, Violation> {
         let mut head = [0; HEAD as usize];
         let at = self.reader.head();
         let read = at.map_or(Err(EINVAL), |at| self.read_span(channel, at, &mut head));
@@ -161,7 +177,7 @@ impl Inlet {
             }
         }
         self.reader.take(&record);
-        Ok(())
+        Ok(record.len)
     }
 
     fn read_payload(&self, channel: &Channel, spans: Spans, bytes: &mut [u8]) -> Result {

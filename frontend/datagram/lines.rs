@@ -4,9 +4,9 @@
 //! made by the first flow that wants one.
 
 use super::inlet::{
+    Done,
     Inlet,
-    Then,
-    BUDGET, //
+    Then, //
 };
 use super::looker::Looker;
 use super::outlet::Outlet;
@@ -221,49 +221,39 @@ impl Lines {
         is_ours
     }
 
-    /// Does what a notice asked for: delivers what has come, sends what waited for room; true = there is more to be delivered. In a
-    /// softirq, or with softirqs on.
-    pub(crate) fn run(&self, channel: &Channel) -> bool {
+    /// Does what a notice asked for: delivers what has come, sends what waited for room. In a softirq, or with softirqs on.
+    pub(crate) fn run(&self, channel: &Channel) {
         if !self.is_noticed.xchg(false, Full) || !channel.is_open() {
-            return false;
+            return;
         }
         self.flush(channel);
-        let has_more = self.deliver(channel, Then::Arm) == BUDGET;
-        // Where one came, another one may.
-        let is_looked_at = self.wake_looker(channel);
-        if has_more && is_looked_at {
-            // What it does not get to, since programs have the processor, is done bit by bit: they have to read it, too.
+        let done = self.deliver(channel, Then::Arm);
+        if done.has_more {
+            // Programs have to read it, too: the thread goes on when they let it, and the clock sees to it that it goes on at all.
             self.look_later(channel);
-        } else if has_more {
-            self.is_noticed.store(true, Release);
         }
-        has_more && !is_looked_at
-    }
-
-    /// Lets the processor look at the rings when it has nothing else to do; false if it is not to. Any context but hard interrupts.
-    fn wake_looker(&self, channel: &Channel) -> bool {
-        let frontend = channel.frontend();
-        if frontend.settings().spin_us() == 0 || frontend.is_overcommitted() {
-            return false;
-        }
-        match &*self.looker.lock() {
-            Some(looker) => {
-                looker.wake();
-                true
-            }
-            None => false,
+        if done.has_more || may_look(channel) {
+            // Where one came, another one may.
+            self.wake_looker();
         }
     }
 
-    /// Looks at the rings, and does what there is to do; returns how many records were delivered. Softirqs on.
-    pub(super) fn look(&self, channel: &Channel) -> u32 {
+    /// Lets the thread look at the rings when the processor has nothing else to do. Any context but hard interrupts.
+    fn wake_looker(&self) {
+        if let Some(looker) = &*self.looker.lock() {
+            looker.wake();
+        }
+    }
+
+    /// Looks at the rings, and does what there is to do. Softirqs on.
+    pub(super) fn look(&self, channel: &Channel) -> Done {
         self.flush(channel);
         self.deliver(channel, Then::LookAgain)
     }
 
     /// Nobody looks for now: a notice will tell, or, if there is so much that programs have to read first, the clock. Softirqs on.
     pub(super) fn arm(&self, channel: &Channel) {
-        if channel.is_open() && self.deliver(channel, Then::Arm) == BUDGET {
+        if channel.is_open() && self.deliver(channel, Then::Arm).has_more {
             self.look_later(channel);
         }
     }
@@ -287,17 +277,17 @@ impl Lines {
         }
     }
 
-    /// Delivers some of what has come, and returns how many records.
-    fn deliver(&self, channel: &Channel, then: Then) -> u32 {
+    /// Delivers some of what has come.
+    fn deliver(&self, channel: &Channel, then: Then) -> Done {
         let mut inlet = self.inlet.lock();
         let result = match &mut *inlet {
             Some(inlet) => inlet.run(channel, then),
-            None => Ok(0),
+            None => Ok(Done::default()),
         };
         drop(inlet);
         result.unwrap_or_else(|violation| {
             channel.violation(violation);
-            0
+            Done::default()
         })
     }
 
@@ -305,7 +295,7 @@ impl Lines {
     pub(crate) fn drain(&self, channel: &Channel) {
         // More than the ring can hold is not waited for.
         for _ in 0..DRAIN_RUNS {
-            if self.deliver(channel, Then::Arm) < BUDGET {
+            if !self.deliver(channel, Then::Arm).has_more {
                 return;
             }
         }
@@ -336,8 +326,14 @@ impl Lines {
     }
 }
 
-/// Runs of an inlet in which a full ring of empty datagrams is delivered.
+/// Runs of an inlet in which a full ring is delivered, whatever is in it.
 const DRAIN_RUNS: u32 = 1024;
+
+/// Whether looking at rings is worth the processor's time now.
+pub(super) fn may_look(channel: &Channel) -> bool {
+    let frontend = channel.frontend();
+    frontend.settings().spin_us() != 0 && !frontend.is_overcommitted()
+}
 
 /// Why a ring is not used.
 pub(super) enum Refusal {

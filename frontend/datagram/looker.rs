@@ -6,6 +6,8 @@
 //! It saves both guests the event, the interrupt and the deep sleep of the processor, whoever waits for a datagram, and however: in a
 //! call, in poll, or in io_uring. And it delivers as fast as programs read: they come first, and with them the sockets' buffers do not overflow.
 
+use super::inlet::Done;
+use super::lines::may_look;
 use crate::channel::Channel;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
@@ -80,27 +82,19 @@ impl Look for Looker {
             let slept = self.start.elapsed().as_nanos() - slept_at;
             spin.handle_sleep(u32::try_from(slept).unwrap_or(u32::MAX), cap);
         }
-        let mut budget = spin.budget(cap, channel.frontend().is_overcommitted());
         let mut since = Instant::<Monotonic>::now();
         let (mut gave_way, mut rounds) = (0, 0_u32);
-        while budget != 0 && channel.is_open() && !is_stopping() {
-            let mut found = 0;
-            for _ in 0..LOOKS_PER_CLOCK {
-                found = lines.look(channel);
-                if found != 0 || is_processor_wanted() {
-                    break;
-                }
-                relax();
-            }
-            if found != 0 {
+        while channel.is_open() && !is_stopping() {
+            let done = self.look_for_a_while();
+            if done.records != 0 {
                 spin.handle_hit(cap);
                 since = Instant::now();
-                budget = cap;
                 gave_way = 0;
             }
+            rounds = rounds.wrapping_add(1);
             if is_processor_wanted() {
                 // Others come first, and may keep us waiting.
-                match found >= STREAM {
+                match done.records >= STREAM || done.has_more {
                     true => lines.look_later(channel),
                     false => lines.arm(channel),
                 }
@@ -109,19 +103,39 @@ impl Look for Looker {
                 }
                 gave_way += 1;
                 give_way();
-                budget = spin.budget(cap, channel.frontend().is_overcommitted());
                 since = Instant::now();
-            } else if rounds % ROUNDS == ROUNDS - 1 {
+                continue;
+            }
+            if rounds % ROUNDS == 0 {
                 // Nobody has asked, but the kernel wants to see tasks let go from time to time.
                 give_way();
-            } else if since.elapsed().as_nanos() >= i64::from(budget) {
+            }
+            let budget = match may_look(channel) {
+                true => spin.budget(cap, false),
+                false => 0,
+            };
+            if !done.has_more && since.elapsed().as_nanos() >= i64::from(budget) {
                 break;
             }
-            rounds = rounds.wrapping_add(1);
         }
         self.spin.store(spin.to_bits(), Relaxed);
         let now = self.start.elapsed().as_nanos();
         self.slept_at.store(now.max(1), Relaxed);
         lines.arm(channel);
+    }
+}
+
+impl Looker {
+    /// Looks some times, until it has found something or somebody else wants the processor.
+    fn look_for_a_while(&self) -> Done {
+        let mut done = Done::default();
+        for _ in 0..LOOKS_PER_CLOCK {
+            done = self.channel.lines().look(&self.channel);
+            if done.records != 0 || is_processor_wanted() {
+                break;
+            }
+            relax();
+        }
+        done
     }
 }

@@ -26,10 +26,11 @@ const SIZES: &str = "sizes=0,1,7,8,9,1472,1473,2048,3500,3501,4064,4096,8192,200
 /// Time for datagrams that are on their way, in milliseconds; afterwards they are lost.
 const SILENCE_MS: u64 = 3_000;
 
-/// Two sockets, and the address of the second one.
+/// Two sockets, the port of the first one, and the address of the second one.
 struct Flow {
     a: Socket,
     b: Socket,
+    from: u16,
     to: SocketAddr,
 }
 
@@ -60,7 +61,8 @@ impl Flow {
         let b = bench.peer(GUEST2)?.udp(unmapped(at), None)?;
         let connected = (naming == Naming::Connected).then_some(to);
         let a = bench.peer(GUEST1)?.udp(from, connected)?;
-        Ok(Self { a, b, to })
+        let from = from.port();
+        Ok(Self { a, b, from, to })
     }
 
     /// The usual ones.
@@ -110,7 +112,7 @@ impl Flow {
 
     /// Where the datagrams go that leave a guest: `Network`, `Ring`, or in between; empty if the module does not know the flow.
     fn state(&self, bench: &Bench, guest: Machine) -> Result<String> {
-        let (mut source, mut destination) = (self.a.port(), self.b.port());
+        let (mut source, mut destination) = (self.from, self.to.port());
         if guest == GUEST2 {
             std::mem::swap(&mut source, &mut destination);
         }
@@ -296,7 +298,7 @@ pub(super) fn nobody_listens(bench: &Bench) -> Result<()> {
 /// A rule of the receiving guest holds for what comes through the ring, from the moment that it is there.
 pub(super) fn receiver_filters(bench: &Bench) -> Result<()> {
     let flow = Flow::in_ring(bench)?;
-    let port = flow.b.port();
+    let port = flow.to.port();
     bench.shell(
         GUEST2,
         &format!("nft 'table inet lab {{ chain input {{ type filter hook input priority 0; udp dport {port} counter drop; }}; }}'"),
@@ -325,7 +327,7 @@ fn dropped(bench: &Bench, flow: &Flow) -> Result<()> {
 pub(super) fn receiver_filters_from_the_beginning(bench: &Bench) -> Result<()> {
     bench.reload(LONG)?;
     let flow = Flow::usual(bench, Naming::Connected)?;
-    let port = flow.b.port();
+    let port = flow.to.port();
     bench.shell(
         GUEST2,
         &format!("nft 'table inet lab {{ chain input {{ type filter hook input priority 0; udp dport {port} drop; }}; }}'"),
@@ -356,7 +358,7 @@ pub(super) fn dom0_filters(bench: &Bench) -> Result<()> {
     bench.reload("udp=1")?;
     let flow = Flow::usual(bench, Naming::Connected)?;
     flow.enter(bench)?;
-    let port = flow.b.port();
+    let port = flow.to.port();
     bench.shell(
         Machine::Dom0,
         &format!("nft 'table bridge lab {{ chain forward {{ type filter hook forward priority 0; udp dport {port} drop; }}; }}'"),
