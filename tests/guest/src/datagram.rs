@@ -20,6 +20,12 @@ use crate::{
 /// Bytes of the number.
 const NUMBER: usize = 8;
 
+/// Time in which an answer has come, unless it was lost, in milliseconds: the emulator may stand still for a while.
+const ANSWER_MS: i32 = 5_000;
+
+/// How often who waits for datagrams looks whether he is to stop, in milliseconds.
+const STOP_PERIOD_MS: i32 = 100;
+
 /// The largest datagram of IPv4.
 const MAX: usize = 65_507;
 
@@ -161,32 +167,36 @@ pub(crate) fn gather(fd: RawFd, rx: &Direction, order: &Order) -> Result<Answer,
         .with("last", last.unwrap_or(0)))
 }
 
-/// Sends each of `count` datagrams back to where it came from.
-pub(crate) fn echo(fd: RawFd, rx: &Direction, order: &Order) -> Result<Answer, String> {
+/// Sends each of `count` datagrams back to where it came from, or until it is told to stop.
+pub(crate) fn echo(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answer, String> {
     let count: u64 = order.find("count").unwrap_or(u64::MAX);
     let mut buffer = vec![0; MAX + 1];
     let mut rounds = 0;
-    while rounds < count {
+    while rounds < count && !tx.stop.load(Relaxed) {
+        if sys::poll(fd, libc::POLLIN, STOP_PERIOD_MS).map_err(sys::name)? == 0 {
+            continue;
+        }
         let len = sys::echo(fd, &mut buffer).map_err(sys::name)?;
         number(&buffer[..len])?;
         rounds += 1;
-        rx.at.store(rounds, Relaxed);
+        tx.at.store(rounds, Relaxed);
     }
+    tx.stop.store(false, Relaxed);
     Ok(Answer::default().with("rounds", rounds))
 }
 
-/// Sends `count` datagrams, one after the answer to the other, which must be the same. One whose answer does not come within a second is
-/// sent again, and counted.
+/// Sends `count` datagrams, or until it is told to stop, one after the answer to the other, which must be the same. One whose answer does not
+/// come in time is sent again, and counted.
 pub(crate) fn exchange(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answer, String> {
-    let (first, count): (u64, u64) = (order.get("first")?, order.get("count")?);
+    let (first, count): (u64, u64) = (order.get("first")?, order.find("count").unwrap_or(u64::MAX));
     let to: Option<SocketAddr> = order.find("to");
     let mut sizes = Sizes::new(order)?;
     let mut buffer = vec![0; MAX + 1];
     let (mut rounds, mut again) = (0, 0);
-    while rounds < count {
+    while rounds < count && !tx.stop.load(Relaxed) {
         let bytes = content(first + rounds, sizes.next(rounds));
         sys::send_datagram(fd, &bytes, to.as_ref(), 0, false).map_err(sys::name)?;
-        if sys::poll(fd, libc::POLLIN, 1000).map_err(sys::name)? == 0 {
+        if sys::poll(fd, libc::POLLIN, ANSWER_MS).map_err(sys::name)? == 0 {
             again += 1;
             if again > 10 {
                 return Err(format!(
@@ -211,6 +221,7 @@ pub(crate) fn exchange(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answe
         rounds += 1;
         tx.at.store(rounds, Relaxed);
     }
+    tx.stop.store(false, Relaxed);
     Ok(Answer::default()
         .with("rounds", rounds)
         .with("again", again))

@@ -166,7 +166,7 @@ fn obey(order: &Order) -> Result<Answer, String> {
         }
         "blast" => socket(order).and_then(|socket| datagram::blast(socket.fd, &socket.tx, order)),
         "gather" => socket(order).and_then(|socket| datagram::gather(socket.fd, &socket.rx, order)),
-        "echo" => socket(order).and_then(|socket| datagram::echo(socket.fd, &socket.rx, order)),
+        "echo" => socket(order).and_then(|socket| datagram::echo(socket.fd, &socket.tx, order)),
         "exchange" => {
             socket(order).and_then(|socket| datagram::exchange(socket.fd, &socket.tx, order))
         }
