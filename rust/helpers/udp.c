@@ -57,9 +57,14 @@ bool xenvmc_helper_skb_has_transformation(const struct sk_buff *skb)
 	return dst_xfrm(skb_dst(skb));
 }
 
-void xenvmc_helper_skb_dst_force(struct sk_buff *skb)
+bool xenvmc_helper_skb_dst_force(struct sk_buff *skb)
 {
-	skb_dst_force(skb);
+	return skb_dst_force(skb);
+}
+
+void xenvmc_helper_skb_set_device_of_route(struct sk_buff *skb)
+{
+	skb->dev = skb_dst_dev_rcu(skb);
 }
 
 unsigned int xenvmc_helper_skb_network_offset(const struct sk_buff *skb)

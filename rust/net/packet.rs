@@ -125,12 +125,14 @@ impl Packet {
     ///
     /// # Errors
     ///
-    /// `EPERM` if connection tracking wants it dropped.
+    /// `EPERM` if connection tracking wants it dropped; `ENETUNREACH` if the route is gone.
     pub fn settle(&self) -> Result {
         let skb = self.as_ptr();
         // SAFETY: a valid packet, in a hook, which is an RCU read-side section.
         unsafe {
-            bindings::skb_dst_force(skb);
+            if !bindings::skb_dst_force(skb) {
+                return Err(ENETUNREACH);
+            }
             if bindings::skb_is_tracked_anew(skb)
                 && bindings::skb_confirm(skb) != bindings::NF_ACCEPT as c_int
             {
@@ -183,6 +185,8 @@ impl Packet {
         // SAFETY: a valid packet with its socket and route; given away here.
         unsafe {
             let _rcu = kernel::sync::rcu::read_lock();
+            // The device may have gone meanwhile; the route knows, and keeps another one then that takes everything.
+            bindings::skb_set_device_of_route(skb);
             let sk = bindings::skb_socket(skb);
             (this.go_on)(this.net, sk, skb);
         }
