@@ -233,12 +233,13 @@ pub(super) fn stream_enters_the_ring(bench: &Bench) -> Result<()> {
         Ok(through_ring(bench, GUEST1)? > 5_000)
     })?;
     flow.a.call("stop")?;
-    let sent = sending.wait()?.clean()?.number("sent");
-    let answer = in_order(gathering.wait()?)?;
-    ensure!(
-        answer.number("last") == sent,
-        "the last of {sent} did not come"
-    );
+    sending.wait()?.clean()?;
+    in_order(gathering.wait()?)?;
+    // What a full buffer of a slow reader has lost was delivered up to there.
+    bench.wait("all that was sent is delivered", || {
+        let delivered = bench.counter(GUEST2, "udp_rx_datagrams")?;
+        Ok(delivered == through_ring(bench, GUEST1)?)
+    })?;
     flow.close()
 }
 
