@@ -4,7 +4,6 @@
 //! frontend or not.
 
 use crate::{
-    budget::Budget,
     group::Group,
     notice::{
         Mark,
@@ -24,6 +23,7 @@ use xenvmc_core::announce::{
     Offer, //
 };
 use xenvmc_xen::{
+    budget::Budget,
     watch::Watch,
     work::Task,
     DomId, //

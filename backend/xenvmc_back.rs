@@ -11,7 +11,6 @@
 
 #![forbid(unsafe_code)]
 
-mod budget;
 mod census;
 mod counters;
 mod domain;

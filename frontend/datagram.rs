@@ -62,6 +62,7 @@ use xenvmc_core::datagram::probe::Nonce;
 use xenvmc_core::message::Address;
 use xenvmc_net::lock::BhSpinLock;
 use xenvmc_net::new_bh_spinlock;
+use xenvmc_xen::budget::Budget;
 use xenvmc_xen::work::Task;
 
 /// How long flows may take to leave the rings before channels are closed.
@@ -70,12 +71,31 @@ const LEAVE_ALL_MS: i64 = 500;
 /// Probes that wait for their answer at most; more are forgotten, and sent again.
 const ECHOES_MAX: usize = 16;
 
+/// Probes that are answered: so many at once, then one in so many milliseconds.
+const ECHOES: (u32, u32) = (64, 20);
+
 /// A probe that has come, and is to be answered.
 #[derive(Clone, Copy)]
 struct Echo {
     asker: u16,
     address: Address,
     nonce: Nonce,
+}
+
+/// Probes that are to be answered.
+struct Echoes {
+    waiting: KVec<Echo>,
+    budget: Budget,
+}
+
+impl Echoes {
+    /// Takes one in, unless there are too many; false = it is not answered.
+    fn push(&mut self, echo: Echo) -> bool {
+        // There is room for so many, and no more is made.
+        self.budget.take()
+            && self.waiting.len() < ECHOES_MAX
+            && self.waiting.push_within_capacity(echo).is_ok()
+    }
 }
 
 /// What is known of all flows.
@@ -88,7 +108,7 @@ pub(crate) struct Datagrams {
     #[pin]
     proofs: BhSpinLock<Proofs>,
     #[pin]
-    echoes: BhSpinLock<KVec<Echo>>,
+    echoes: BhSpinLock<Echoes>,
     /// Taken out at the end: it refers to the frontend.
     #[pin]
     keeper: BhSpinLock<Option<Arc<Task<Keeper>>>>,
@@ -104,7 +124,10 @@ impl Datagrams {
     /// `ENOMEM`.
     pub(crate) fn new() -> Result<Arc<Self>> {
         let (flows, arrivals, proofs) = (Flows::new()?, Arrivals::new()?, Proofs::new());
-        let echoes = KVec::with_capacity(ECHOES_MAX, GFP_KERNEL)?;
+        let echoes = Echoes {
+            waiting: KVec::with_capacity(ECHOES_MAX, GFP_KERNEL)?,
+            budget: Budget::new(ECHOES.0, ECHOES.1),
+        };
         Arc::pin_init(
             pin_init!(Self {
                 flows <- new_bh_spinlock!(flows, "xenvmc_flows"),

@@ -327,6 +327,7 @@ impl Reconciler {
                 if state.backend.replace(backend) != Some(backend) {
                     pr_info!("the backend is there\n");
                 }
+                self.peers.set_backend(backend);
                 let news = state.roster.update(state.said.by_peer()?, &self.counters)?;
                 self.tell(&state.roster, news)
             }
@@ -362,6 +363,7 @@ impl Reconciler {
         state.backend = None;
         let roster = mem::take(&mut state.roster);
         self.peers.replace(Table::default());
+        self.peers.set_backend(0);
         for peer in roster.peers() {
             self.listener.peer_gone(peer);
         }

@@ -9,7 +9,13 @@ use crate::{
 use core::mem;
 use kernel::{
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
 };
 use xenvmc_core::announce::Address;
 use xenvmc_net::{
@@ -25,6 +31,8 @@ use xenvmc_xen::DomId;
 pub(crate) struct Peers {
     #[pin]
     table: BhSpinLock<Table>,
+    /// The random number of the backend that told us of them last; 0 = none has.
+    backend: Atomic<u64>,
 }
 
 /// # Invariants
@@ -73,7 +81,19 @@ impl Peers {
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             table <- new_bh_spinlock!(Table::default(), "xenvmc_peers"),
+            backend: Atomic::new(0),
         })
+    }
+
+    /// Returns the random number of the backend, by which guests of one host know each other; [`None`] as long as there was none.
+    /// Any context.
+    pub(crate) fn backend(&self) -> Option<u64> {
+        Some(self.backend.load(Relaxed)).filter(|backend| *backend != 0)
+    }
+
+    /// Notes the backend; 0 = there is none on this host yet. Process context.
+    pub(crate) fn set_backend(&self, backend: u64) {
+        self.backend.store(backend, Relaxed);
     }
 
     /// Returns the peer that announces `address`. Process or softirq context.

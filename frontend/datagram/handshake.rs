@@ -28,7 +28,7 @@ pub(super) fn is_theirs(channel: &Channel, address: Address) -> core::result::Re
         return Err(Decline::Distrusted);
     }
     let datagrams = frontend.datagrams();
-    match datagrams.proofs.lock().is_proven(peer.instance(), address) {
+    match datagrams.proofs.lock().is_proven(peer, address) {
         true => Ok(()),
         false => Err(Decline::NotProven),
     }
@@ -101,8 +101,10 @@ pub(crate) fn handle(
             None
         }
         Message::Echo { address, nonce } => {
-            let peer = channel.peer().instance();
-            let is_right = datagrams.proofs.lock().handle_echo(peer, address, nonce);
+            let is_right = datagrams
+                .proofs
+                .lock()
+                .handle_echo(channel.peer(), address, nonce);
             let counters = channel.frontend().counters();
             match is_right {
                 true => counters.udp_addresses_proven.inc(),

@@ -2,10 +2,7 @@
 
 //! What is done with each UDP packet that leaves, and that has come over the network. In hooks of netfilter: no sleeping.
 
-use super::{
-    Echo,
-    ECHOES_MAX, //
-};
+use super::Echo;
 use crate::frontend::Frontend;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -62,20 +59,25 @@ impl PacketHandler for Watcher {
         let Some(probe) = payload.and_then(|payload| Probe::parse(&payload)) else {
             return false;
         };
+        if !packet.is_for_us() {
+            // A router sees probes that others are to answer.
+            return false;
+        }
+        self.0.counters().udp_probes_received.inc();
+        if self.0.peers().backend() != Some(probe.backend) {
+            // Somebody of another host, whose peer with our number is not ours.
+            return true;
+        }
         let datagrams = self.0.datagrams();
         let echo = Echo {
             asker: probe.asker,
             address: packet.parsed().tuple.dst,
             nonce: probe.nonce,
         };
-        let mut echoes = datagrams.echoes.lock();
-        if echoes.len() < ECHOES_MAX {
-            // There is room for so many.
-            let _ = echoes.push_within_capacity(echo);
+        let is_taken = datagrams.echoes.lock().push(echo);
+        if is_taken {
+            datagrams.kick();
         }
-        drop(echoes);
-        self.0.counters().udp_probes_received.inc();
-        datagrams.kick();
         true
     }
 

@@ -37,6 +37,9 @@ use xenvmc_xen::work::{
     Task, //
 };
 
+/// Things of each kind that are done in one run, before others are looked at.
+const BUDGET: u32 = 32;
+
 /// Time until it looks again while something is under way.
 const BUSY_MS: u32 = 5;
 
@@ -71,15 +74,9 @@ impl Keeper {
 
     /// Answers probes that have come.
     fn answer_probes(&self) {
-        loop {
-            let echo = self.datagrams().echoes.lock().pop();
+        for _ in 0..BUDGET {
+            let echo = self.datagrams().echoes.lock().waiting.pop();
             let Some(echo) = echo else { return };
-            // A router sees probes that are not for it.
-            let mut is_ours = false;
-            net::address::for_each(|address| is_ours |= address == echo.address);
-            if !is_ours {
-                continue;
-            }
             let message = Message::Echo {
                 address: echo.address,
                 nonce: echo.nonce,
@@ -95,11 +92,19 @@ impl Keeper {
 
     /// Sends probes that are due.
     fn send_probes(&self) {
-        loop {
+        let Some(backend) = self.frontend.peers().backend() else {
+            return;
+        };
+        for _ in 0..BUDGET {
             let due = self.datagrams().proofs.lock().poll_probe();
             let Some((address, nonce)) = due else { return };
             let asker = self.frontend.own_domid().get();
-            let mut payload = Probe { asker, nonce }.emit();
+            let probe = Probe {
+                asker,
+                backend,
+                nonce,
+            };
+            let mut payload = probe.emit();
             self.frontend.counters().udp_probes_sent.inc();
             if let Err(error) = net::send_datagram(address, probe::PORT, &mut payload) {
                 pr_debug!("a probe could not be sent: {error:?}\n");

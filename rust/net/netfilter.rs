@@ -16,6 +16,7 @@ use xenvmc_core::datagram::headers::{
     Parsed,
     LOOK, //
 };
+use xenvmc_core::message::Address;
 
 /// What becomes of a packet that is about to leave.
 pub enum Fate {
@@ -38,6 +39,22 @@ impl Arrived<'_> {
     /// Returns what its headers say.
     pub fn parsed(&self) -> &Parsed {
         &self.parsed
+    }
+
+    /// Returns whether it was sent to an address of this guest, and is not to be forwarded.
+    pub fn is_for_us(&self) -> bool {
+        let net = (&raw mut bindings::init_net).cast();
+        // SAFETY: the initial namespace stays; a hook is an RCU read-side section, in which the device stays.
+        unsafe {
+            match self.parsed.tuple.dst {
+                Address::V4(bytes) => bindings::is_local_ipv4(net, u32::from_ne_bytes(bytes)),
+                Address::V6(bytes) => {
+                    let mut address = bindings::in6_addr::default();
+                    address.in6_u.u6_addr8 = bytes;
+                    bindings::is_local_ipv6(net, &address, self.device)
+                }
+            }
+        }
     }
 
     /// Returns how many datagrams it is, as the device's driver has put several together.

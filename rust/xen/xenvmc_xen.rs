@@ -9,6 +9,7 @@
 
 #![cfg_attr(not(CONFIG_RUST), no_std)]
 
+pub mod budget;
 pub mod domain;
 pub mod event;
 pub mod grant;

@@ -7,7 +7,7 @@
 pub const PORT: u16 = 9;
 
 /// Bytes of a probe's payload.
-pub const SIZE: usize = 32;
+pub const SIZE: usize = 40;
 
 /// A number that nobody can guess.
 pub type Nonce = [u8; 16];
@@ -19,6 +19,9 @@ const MAGIC: [u8; 8] = *b"XenVMC\x00\x01";
 pub struct Probe {
     /// The domain that asks, to which the answer goes: on the channel, so that a false one is of no use.
     pub asker: u16,
+    /// The random number of the asker's backend, since domains of two hosts have the same numbers: who has another
+    /// backend is not asked.
+    pub backend: u64,
     /// The number.
     pub nonce: Nonce,
 }
@@ -29,15 +32,20 @@ impl Probe {
     /// ```
     /// use xenvmc_core::datagram::probe::Probe;
     ///
-    /// let probe = Probe { asker: 7, nonce: [3; 16] };
+    /// let probe = Probe { asker: 7, backend: 5, nonce: [3; 16] };
     /// assert_eq!(Probe::parse(&probe.emit()), Some(probe));
-    /// assert_eq!(Probe::parse(&[0; 32]), None);
+    /// assert_eq!(Probe::parse(&[0; 40]), None);
     /// ```
     pub fn emit(&self) -> [u8; SIZE] {
         let mut bytes = [0; SIZE];
         let [a0, a1] = self.asker.to_le_bytes();
         let asker = [a0, a1, 0, 0, 0, 0, 0, 0];
-        let parts = MAGIC.iter().chain(&asker).chain(&self.nonce);
+        let backend = self.backend.to_le_bytes();
+        let parts = MAGIC
+            .iter()
+            .chain(&asker)
+            .chain(&backend)
+            .chain(&self.nonce);
         for (to, from) in bytes.iter_mut().zip(parts) {
             *to = *from;
         }
@@ -47,13 +55,15 @@ impl Probe {
     /// What a payload says, if it is a probe's.
     pub fn parse(bytes: &[u8; SIZE]) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk::<8>()?;
-        let (asker, nonce) = rest.split_first_chunk::<8>()?;
-        let [a0, a1, rest @ ..] = *asker;
-        if *magic != MAGIC || rest != [0; 6] {
+        let (asker, rest) = rest.split_first_chunk::<8>()?;
+        let (backend, nonce) = rest.split_first_chunk::<8>()?;
+        let [a0, a1, reserved @ ..] = *asker;
+        if *magic != MAGIC || reserved != [0; 6] {
             return None;
         }
         Some(Self {
             asker: u16::from_le_bytes([a0, a1]),
+            backend: u64::from_le_bytes(*backend),
             nonce: *nonce.first_chunk()?,
         })
     }

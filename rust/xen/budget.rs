@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How much a guest may ask of Dom0: one [`Budget`] per guest and purpose.
+//! How much somebody may ask for: one [`Budget`] per asker and purpose.
 
 use kernel::time::{
     Instant,
@@ -8,7 +8,7 @@ use kernel::time::{
 };
 
 /// A number of tokens that refills with time.
-pub(crate) struct Budget {
+pub struct Budget {
     burst: u32,
     refill_ms: i64,
     left: u32,
@@ -17,7 +17,7 @@ pub(crate) struct Budget {
 
 impl Budget {
     /// Makes a full budget of `burst` tokens, of which one comes back every `refill_ms`.
-    pub(crate) fn new(burst: u32, refill_ms: u32) -> Self {
+    pub fn new(burst: u32, refill_ms: u32) -> Self {
         Self {
             burst,
             refill_ms: i64::from(refill_ms.max(1)),
@@ -27,7 +27,7 @@ impl Budget {
     }
 
     /// Takes a token and returns whether there was one.
-    pub(crate) fn take(&mut self) -> bool {
+    pub fn take(&mut self) -> bool {
         let back = self.since.elapsed().as_millis() / self.refill_ms;
         if back > 0 {
             let back = u32::try_from(back).unwrap_or(u32::MAX);
