@@ -324,30 +324,45 @@ impl Channel {
     ///
     /// [`Decline::QueueFull`] if the peer has not read enough of what was sent before; [`Decline::NoChannel`].
     pub(crate) fn send(&self, message: &Message) -> core::result::Result<(), Decline> {
-        let is_request = matches!(message, Message::Open { .. });
-        self.send_bytes(&message.emit(), is_request)
+        let kept = match message {
+            Message::Open { .. } => CONTROL_ENTRIES / 2,
+            _ => 0,
+        };
+        self.send_bytes(&message.emit(), kept)
     }
 
-    /// Sends a control message of the service of datagrams. As [`Self::send`].
+    /// Sends a control message of the service of datagrams that answers none of the peer's. As [`Self::send`]; there is less room
+    /// for those, since nobody has waited for room before.
     pub(crate) fn send_datagram(
         &self,
         message: &datagram::message::Message,
     ) -> core::result::Result<(), Decline> {
-        let is_request = matches!(message, datagram::message::Message::Ask { .. });
-        self.send_bytes(&message.emit(), is_request)
+        let kept = match message {
+            // Any guest of the host can make us send it.
+            datagram::message::Message::Echo { .. } => CONTROL_ENTRIES / 4 * 3,
+            _ => CONTROL_ENTRIES / 2,
+        };
+        self.send_bytes(&message.emit(), kept)
+    }
+
+    /// Sends the answer to a control message of the service of datagrams. As [`Self::send`].
+    pub(crate) fn answer_datagram(
+        &self,
+        message: &datagram::message::Message,
+    ) -> core::result::Result<(), Decline> {
+        self.send_bytes(&message.emit(), 0)
     }
 
     fn send_bytes(
         &self,
         message: &[u8; MESSAGE_SIZE],
-        is_request: bool,
+        kept: u32,
     ) -> core::result::Result<(), Decline> {
         let theirs = self.theirs().ok_or(Decline::NoChannel)?;
         let event = {
             let mut out = self.control_out.lock();
             let cons = theirs.root().word(root::CONTROL_CONS);
             let room = out.room(cons.load_acquire());
-            let kept = if is_request { CONTROL_ENTRIES / 2 } else { 0 };
             match room {
                 Ok(room) if room <= kept => return Err(Decline::QueueFull),
                 Ok(_) => {}

@@ -21,14 +21,20 @@ use xenvmc_core::message::Tuple;
 use xenvmc_core::Decline;
 use xenvmc_net::deliver::Origin;
 
-/// After how long without a datagram a flow over the network is forgotten.
-const FORGET_MS: u32 = 60_000;
+/// After how long without a datagram a flow over the network is forgotten: long before its sender forgets it, since a reader that
+/// knows of more datagrams than the sender would take that many lost ones for come.
+const FORGET_MS: u32 = 20_000;
+
+const SWEEPS: u32 = FORGET_MS / MS_PER_SWEEP;
 
 /// How long nothing may have come of a flow that goes to the ring while datagrams are missing, until they are taken for lost.
 const SILENCE_MS: i64 = 60;
 
 /// How long a sender may go on after it was told to leave.
 const REVOKE_MS: i64 = 1_000;
+
+/// How much longer than our own setting says a flow may stay in the ring: its sender has a clock of its own.
+const SLACK_MS: i64 = 2_000;
 
 /// Flows that one peer may have in the ring.
 const ADMITTED_MAX: usize = 256;
@@ -49,7 +55,39 @@ struct Admission {
     /// The sender's number of it.
     id: u32,
     entry: Entry,
+    /// When it was made, or began to come through the ring.
+    since: Instant<Monotonic>,
+    /// GO was sent.
+    has_said_go: bool,
+    /// It is not to come through the ring any more, since then.
     revoked: Option<Instant<Monotonic>>,
+    /// REVOKE was sent.
+    has_said_revoke: bool,
+}
+
+impl Admission {
+    /// Takes it back. The sender is told as soon as there is room for that; it is not believed for longer if there is none.
+    fn revoke(&mut self) {
+        self.revoked.get_or_insert_with(Instant::now);
+        if !self.has_said_revoke {
+            let message = Message::Revoke { id: self.id };
+            self.has_said_revoke = self.channel.send_datagram(&message).is_ok();
+        }
+    }
+
+    /// Tells the sender that it may begin, if that is so and was not said.
+    fn say_go(&mut self) {
+        if matches!(self.entry, Entry::Inside) && !self.has_said_go && self.revoked.is_none() {
+            let message = Message::Go { id: self.id };
+            self.has_said_go = self.channel.send_datagram(&message).is_ok();
+        }
+    }
+
+    /// Whether the keeper has something to do soon.
+    fn is_busy(&self) -> bool {
+        let is_to_say_go = matches!(self.entry, Entry::Inside) && !self.has_said_go;
+        is_to_say_go || matches!(self.entry, Entry::Waiting(..))
+    }
 }
 
 /// How far a flow has come into the ring.
@@ -75,6 +113,13 @@ impl HasTuple for Arrival {
     }
 }
 
+impl Arrival {
+    /// How far it has come into the ring, if it may.
+    fn entry(&self) -> Option<&Entry> {
+        self.admission.as_ref().map(|admission| &admission.entry)
+    }
+}
+
 impl Arrivals {
     /// None.
     ///
@@ -87,13 +132,13 @@ impl Arrivals {
 
     /// Notes that `datagrams` have come over the network; true = a handover waits for that, or the flow is new. In a hook.
     pub(super) fn note(&mut self, tuple: &Tuple, origin: Origin, datagrams: u32) -> bool {
-        let new = || Arrival {
+        let new = |_| Arrival {
             tuple: *tuple,
             seen: 0,
             origin,
             admission: None,
         };
-        let Some(arrival) = self.0.find_or_insert(tuple, new) else {
+        let Some(arrival) = self.0.find_or_insert(tuple, SWEEPS, new) else {
             return false;
         };
         let mut entry = arrival
@@ -154,7 +199,10 @@ impl Arrivals {
             channel: channel.clone(),
             id,
             entry: Entry::Outside,
+            since: Instant::now(),
+            has_said_go: false,
             revoked: None,
+            has_said_revoke: false,
         });
         Ok(number)
     }
@@ -178,34 +226,61 @@ impl Arrivals {
         }
     }
 
-    /// A flow of which all has come that was handed over, or is waited for no longer, and whether that is so. The caller waits for those
-    /// that are being delivered, and then calls [`Self::enter`].
-    pub(super) fn poll_handover(&mut self) -> Option<(u32, bool)> {
-        self.0.iter().find_map(|(number, arrival)| {
-            let Entry::Waiting(sent, last) = &arrival.admission.as_ref()?.entry else {
-                return None;
+    /// Puts those flows into `due` of which all has come that was handed over, or is waited for no longer, and whether that is so, as far as
+    /// there is room. The caller waits for those that are being delivered, and then calls [`Self::enter`].
+    pub(super) fn poll_handovers(&mut self, due: &mut KVec<(u32, bool)>) {
+        for (number, arrival) in self.0.iter() {
+            let Some(Entry::Waiting(sent, last)) = arrival.entry() else {
+                continue;
             };
             let all = arrival.seen == *sent;
-            (all || last.elapsed().as_millis() >= SILENCE_MS).then_some((number, all))
-        })
+            let is_due = all || last.elapsed().as_millis() >= SILENCE_MS;
+            if is_due && due.push_within_capacity((number, all)).is_err() {
+                return;
+            }
+        }
     }
 
-    /// Whether a handover is waited for.
+    /// Whether a handover is waited for, or to be told of.
     pub(super) fn is_waiting(&self) -> bool {
         self.0.iter().any(|(_, arrival)| {
             let admission = arrival.admission.as_ref();
-            admission.is_some_and(|admission| matches!(admission.entry, Entry::Waiting(..)))
+            admission.is_some_and(Admission::is_busy)
         })
     }
 
-    /// Lets the next datagrams of flow `number` come through the ring. Returns whom to tell.
-    pub(super) fn enter(&mut self, number: u32) -> Option<(Arc<Channel>, Message)> {
-        let admission = self.0.get(number)?.admission.as_mut()?;
+    /// Lets the next datagrams of flow `number` come through the ring, and tells its sender; false = it does not wait for that any more.
+    pub(super) fn enter(&mut self, number: u32) -> bool {
+        let arrival = self.0.get(number);
+        let Some(admission) = arrival.and_then(|arrival| arrival.admission.as_mut()) else {
+            return false;
+        };
         if !matches!(admission.entry, Entry::Waiting(..)) {
-            return None;
+            return false;
         }
-        admission.entry = Entry::Inside;
-        Some((admission.channel.clone(), Message::Go { id: admission.id }))
+        (admission.entry, admission.since) = (Entry::Inside, Instant::now());
+        admission.say_go();
+        true
+    }
+
+    /// Tells those senders that they may begin for whom there was no room before.
+    pub(super) fn say_go(&mut self) {
+        for (_, arrival) in self.0.iter_mut() {
+            if let Some(admission) = &mut arrival.admission {
+                admission.say_go();
+            }
+        }
+    }
+
+    /// Flow `number` cannot be delivered here any more, if it may come by `channel`.
+    pub(super) fn revoke(&mut self, channel: &Channel, number: u32) {
+        let admission = self
+            .0
+            .get(number)
+            .and_then(|arrival| arrival.admission.as_mut());
+        if let Some(admission) = admission.filter(|its| core::ptr::eq(&*its.channel, channel)) {
+            admission.revoke();
+        }
     }
 
     /// The sender of flow `number` leaves the ring, in which nothing of it is left. As [`Self::handle_handover`].
@@ -217,21 +292,24 @@ impl Arrivals {
         }
     }
 
-    /// Calls `may_stay` for each flow that may come through a ring, and tells the senders of the others to leave. Those that do not are
-    /// not believed after a while. What `drop` gets is to be dropped without the lock.
+    /// Calls `may_stay` for each flow that may come through a ring, and takes that back from the others, and from those that are there for more
+    /// than `limit_ms` and some time. Senders that do not leave are not believed after a while. What `drop` gets is to be dropped without the lock.
     pub(super) fn review(
         &mut self,
+        limit_ms: u32,
         may_stay: impl Fn(&Channel, &Tuple) -> bool,
         dropped: &mut KVec<Arc<Channel>>,
     ) {
+        let limit = i64::from(limit_ms) + SLACK_MS;
         for (_, arrival) in self.0.iter_mut() {
             let Some(admission) = &mut arrival.admission else {
                 continue;
             };
             match admission.revoked {
-                None if may_stay(&admission.channel, &arrival.tuple) => {}
-                None => revoke(admission),
-                Some(since) if since.elapsed().as_millis() < REVOKE_MS => {}
+                None if admission.since.elapsed().as_millis() < limit
+                    && may_stay(&admission.channel, &arrival.tuple) => {}
+                None => admission.revoke(),
+                Some(since) if since.elapsed().as_millis() < REVOKE_MS => admission.revoke(),
                 Some(_) => {
                     // Only if it can be kept for a moment: the last reference to a channel does not go under a lock.
                     if dropped.push(admission.channel.clone(), GFP_ATOMIC).is_ok() {
@@ -241,7 +319,7 @@ impl Arrivals {
                 }
             }
         }
-        self.0.sweep(FORGET_MS / MS_PER_SWEEP);
+        self.0.sweep(SWEEPS);
     }
 
     /// Tells the senders of all flows that come through rings to leave; true = there are none.
@@ -250,9 +328,7 @@ impl Arrivals {
         for (_, arrival) in self.0.iter_mut() {
             if let Some(admission) = &mut arrival.admission {
                 none = false;
-                if admission.revoked.is_none() {
-                    revoke(admission);
-                }
+                admission.revoke();
             }
         }
         none
@@ -278,7 +354,7 @@ impl Arrivals {
     /// Writes a line for each flow.
     pub(super) fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (_, arrival) in self.0.iter() {
-            let state = match arrival.admission.as_ref().map(|admission| &admission.entry) {
+            let state = match arrival.entry() {
                 None => "Network",
                 Some(Entry::Outside) => "Admitted",
                 Some(Entry::Waiting(..)) => "Entering",
@@ -287,12 +363,5 @@ impl Arrivals {
             describe(f, "in", &arrival.tuple, state, arrival.seen)?;
         }
         Ok(())
-    }
-}
-
-fn revoke(admission: &mut Admission) {
-    let message = Message::Revoke { id: admission.id };
-    if admission.channel.send_datagram(&message).is_ok() {
-        admission.revoked = Some(Instant::now());
     }
 }

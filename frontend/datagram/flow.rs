@@ -34,6 +34,9 @@ const PATIENCE_MS: i64 = 2_000;
 /// Time between two attempts.
 pub(super) const RETRY_MS: i64 = 40;
 
+/// More datagrams than any reader has seen.
+const NEVER: u32 = 1 << 31;
+
 /// A flow.
 pub(super) struct Flow {
     pub(super) tuple: Tuple,
@@ -42,7 +45,7 @@ pub(super) struct Flow {
     pub(super) since: Instant<Monotonic>,
     /// The device that it leaves through.
     pub(super) device: i32,
-    /// Datagrams that went over the network since it was first seen, or was in the ring last.
+    /// Datagrams that went over the network since it was first seen, or was in the ring last; more than that if we may have forgotten some.
     pub(super) sent: u32,
     /// Packets since it was refused, or was in the ring last, and their bytes.
     pub(super) calls: u32,
@@ -84,13 +87,15 @@ pub(super) fn unfit(packet: &Packet, parsed: &Parsed) -> Option<Decline> {
 }
 
 impl Flow {
-    pub(super) fn new(tuple: &Tuple, device: i32) -> Self {
+    /// A flow that begins now, or was forgotten while its reader may know of it. Then the reader may count more datagrams than we, and lost
+    /// ones are not to make up for that: no count of ours is its own.
+    pub(super) fn new(tuple: &Tuple, device: i32, may_be_known: bool) -> Self {
         Self {
             tuple: *tuple,
             state: State::Network,
             since: Instant::now(),
             device,
-            sent: 0,
+            sent: if may_be_known { NEVER } else { 0 },
             calls: 0,
             bytes: 0,
             refusals: 0,

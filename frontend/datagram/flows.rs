@@ -30,7 +30,9 @@ use xenvmc_net::netfilter::Fate;
 use xenvmc_net::packet::Packet;
 
 /// After how long without a datagram a flow is forgotten.
-const FORGET_MS: u32 = 30_000;
+const FORGET_MS: u32 = 60_000;
+
+const SWEEPS: u32 = FORGET_MS / MS_PER_SWEEP;
 
 /// How long the answer to a request is waited for.
 const ANSWER_MS: i64 = 1_000;
@@ -72,7 +74,8 @@ impl Flows {
         let flow = match is_new {
             false => self.0.find(tuple).map(|(_, flow)| flow),
             true if frontend.peers().find(tuple.dst).is_some() => {
-                self.0.find_or_insert(tuple, || Flow::new(tuple, device))
+                let new = |may_have_been| Flow::new(tuple, device, may_have_been);
+                self.0.find_or_insert(tuple, SWEEPS, new)
             }
             true => None,
         };
@@ -306,7 +309,7 @@ impl Flows {
                 flow.leave();
             }
         }
-        self.0.sweep(FORGET_MS / MS_PER_SWEEP);
+        self.0.sweep(SWEEPS);
     }
 
     /// Lets all flows leave.

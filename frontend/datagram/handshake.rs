@@ -116,7 +116,7 @@ pub(crate) fn handle(
     };
     if let Some(answer) = answer {
         // There was room when the message was taken. If there is none any more, the peer waits in vain, and only for a while.
-        let _ = channel.send_datagram(&answer);
+        let _ = channel.answer_datagram(&answer);
     }
     Ok(())
 }

@@ -172,7 +172,14 @@ impl Inlet {
                         counters.udp_rx_datagrams.add(record.datagrams().into());
                         counters.udp_rx_bytes.add(record.len.into());
                     }
-                    Err(_) => counters.udp_rx_lost.inc(),
+                    Err(error) => {
+                        counters.udp_rx_lost.inc();
+                        if error == ENODEV {
+                            // Over the network they may come by another device, and be seen.
+                            let mut arrivals = frontend.datagrams().arrivals.lock();
+                            arrivals.revoke(channel, record.flow);
+                        }
+                    }
                 }
             }
         }

@@ -50,6 +50,9 @@ pub(crate) struct Keeper {
     /// When flows were reviewed last. Only the work item uses it.
     #[pin]
     swept: Mutex<Option<Instant<Monotonic>>>,
+    /// Flows that enter now. Likewise.
+    #[pin]
+    due: Mutex<KVec<(u32, bool)>>,
 }
 
 impl Keeper {
@@ -59,10 +62,12 @@ impl Keeper {
     ///
     /// `ENOMEM`.
     pub(crate) fn new(frontend: &Arc<Frontend>) -> Result<Arc<Self>> {
+        let due = KVec::with_capacity(BUDGET as usize, GFP_KERNEL)?;
         Arc::pin_init(
             pin_init!(Self {
                 frontend: frontend.clone(),
                 swept <- new_mutex!(None, "xenvmc_keeper_swept"),
+                due <- new_mutex!(due, "xenvmc_keeper_due"),
             }),
             GFP_KERNEL,
         )
@@ -114,7 +119,7 @@ impl Keeper {
 
     /// Makes requests for flows that are worth it.
     fn ask_for_flows(&self) {
-        loop {
+        for _ in 0..BUDGET {
             let wanted = self.datagrams().flows.lock().poll_wanted();
             let Some(wanted) = wanted else { return };
             if let Err(reason) = self.ask(&wanted) {
@@ -167,23 +172,27 @@ impl Keeper {
 
     /// Lets flows into rings of which everything has come.
     fn hand_over(&self) {
-        loop {
-            let next = self.datagrams().arrivals.lock().poll_handover();
-            let Some((number, all)) = next else { return };
-            // What was seen in the hook may not be in its socket's queue yet: whoever is delivering it has softirqs off.
-            net::synchronize_packets();
-            let entered = self.datagrams().arrivals.lock().enter(number);
-            let Some((channel, message)) = entered else {
-                continue;
-            };
-            let counters = self.frontend.counters();
-            match all {
-                true => counters.udp_handovers_exact.inc(),
-                false => counters.udp_handovers_late.inc(),
-            }
-            // If it cannot be sent, the sender leaves, and tries again.
-            let _ = channel.send_datagram(&message);
+        let mut due = self.due.lock();
+        {
+            let mut arrivals = self.datagrams().arrivals.lock();
+            arrivals.say_go();
+            arrivals.poll_handovers(&mut due);
         }
+        if due.is_empty() {
+            return;
+        }
+        // What was seen in the hook may not be in its socket's queue yet: whoever is delivering it has softirqs off.
+        net::synchronize_packets();
+        let counters = self.frontend.counters();
+        for (number, all) in due.iter() {
+            let has_entered = self.datagrams().arrivals.lock().enter(*number);
+            match (has_entered, all) {
+                (false, _) => {}
+                (true, true) => counters.udp_handovers_exact.inc(),
+                (true, false) => counters.udp_handovers_late.inc(),
+            }
+        }
+        due.clear();
     }
 
     /// Ends what was waited for long enough.
@@ -215,7 +224,7 @@ impl Keeper {
             channel.is_open() && handshake::is_theirs(channel, tuple.src).is_ok()
         };
         let mut arrivals = self.datagrams().arrivals.lock();
-        arrivals.review(source_may, &mut dropped);
+        arrivals.review(self.frontend.settings().udp_ms(), source_may, &mut dropped);
         drop(arrivals);
         let mut flows = self.datagrams().flows.lock();
         flows.review(&self.frontend, |channel, tuple| {
@@ -232,12 +241,13 @@ fn is_on_netfront(device: i32) -> bool {
 
 impl Run for Keeper {
     fn run(&self, task: &Task<Self>) {
+        // What others wait for comes first.
+        self.tend();
+        self.hand_over();
         self.answer_probes();
         self.review();
         self.ask_for_flows();
         self.send_probes();
-        self.hand_over();
-        self.tend();
         let datagrams = self.datagrams();
         let (is_busy, is_empty) = {
             let flows = datagrams.flows.lock();

@@ -175,9 +175,9 @@ impl Lines {
         peer: SlotId,
     ) -> core::result::Result<(), Refusal> {
         let mut setup = self.setup.lock();
-        let link = self.join(channel, &mut setup, peer)?;
         // Who was not asked with a ring cannot admit to one.
         let ring = setup.ring.ok_or(Violation::from(DatagramError::Flow))?;
+        let link = self.join(channel, &mut setup, peer)?;
         let mut outlet = self.outlet.lock();
         if outlet.is_none() {
             *outlet = Some(Outlet::new(link, ring));

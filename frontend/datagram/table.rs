@@ -35,6 +35,8 @@ struct Place<T> {
     generation: u32,
     /// Sweeps since it was used last.
     age: u32,
+    /// Sweeps since an entry was forgotten for another one here.
+    replaced: u32,
 }
 
 /// The set of a tuple.
@@ -63,6 +65,7 @@ impl<T: HasTuple> Table<T> {
                 entry: None,
                 generation: 0,
                 age: 0,
+                replaced: u32::MAX,
             };
             places.push(place, GFP_KERNEL)?;
         }
@@ -101,20 +104,26 @@ impl<T: HasTuple> Table<T> {
         Some((number, place.entry.as_deref_mut()?))
     }
 
-    /// The same; makes it if there is none and there is room, or an entry that may go.
+    /// The same; makes it if there is none and there is room, or an entry that may go. `new` is told whether there may have been one of
+    /// `tuple` less than `sweeps` sweeps ago, which was forgotten for another one.
     pub(super) fn find_or_insert(
         &mut self,
         tuple: &Tuple,
-        new: impl FnOnce() -> T,
+        sweeps: u32,
+        new: impl FnOnce(bool) -> T,
     ) -> Option<&mut T> {
         if self.index(tuple).is_none() {
             let first = set_of(tuple) * WAYS;
             let set = self.places.get_mut(first..first + WAYS)?;
+            let may_have_been = set.iter().any(|place| place.replaced < sweeps);
             let place = set
                 .iter_mut()
                 .filter(|place| place.entry.as_ref().is_none_or(|entry| entry.may_go()))
                 .max_by_key(|place| (place.entry.is_none(), place.age))?;
-            place.entry = Some(KBox::new(new(), GFP_ATOMIC).ok()?);
+            let entry = KBox::new(new(may_have_been), GFP_ATOMIC).ok()?;
+            if place.entry.replace(entry).is_some() {
+                place.replaced = 0;
+            }
             place.generation = place.generation.wrapping_add(1);
         }
         self.find(tuple).map(|(_, entry)| entry)
@@ -147,6 +156,7 @@ impl<T: HasTuple> Table<T> {
     pub(super) fn sweep(&mut self, sweeps: u32) {
         for place in self.places.iter_mut() {
             place.age = place.age.saturating_add(1);
+            place.replaced = place.replaced.saturating_add(1);
             if place.age > sweeps && place.entry.as_ref().is_some_and(|entry| entry.may_go()) {
                 place.entry = None;
             }
