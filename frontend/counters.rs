@@ -154,6 +154,8 @@ counters! {
     udp_tx_waited,
     /// Packets that were dropped since too many waited.
     udp_tx_full,
+    /// Packets that were dropped since the reader took nothing for long.
+    udp_tx_stalled,
     /// Packets that could not be copied.
     udp_tx_lost,
     /// Datagrams that came through rings and were delivered.

@@ -14,7 +14,7 @@
 //!
 //! # Lock order
 //!
-//! 1. [`Lines::setup`](lines::Lines)
+//! 1. [`Lines::setup`](lines::Lines); apart from it [`Datagrams::releasing`], under which packets go to the network
 //! 2. an inlet; whatever the network takes to deliver a packet
 //! 3. [`Datagrams::flows`]
 //! 4. an outlet
@@ -50,7 +50,11 @@ use kernel::sync::atomic::{
     Atomic,
     Release, //
 };
-use kernel::sync::Arc;
+use kernel::sync::{
+    new_mutex,
+    Arc,
+    Mutex, //
+};
 use kernel::time::delay::fsleep;
 use kernel::time::{
     Delta,
@@ -112,6 +116,9 @@ pub(crate) struct Datagrams {
     /// Taken out at the end: it refers to the frontend.
     #[pin]
     keeper: BhSpinLock<Option<Arc<Task<Keeper>>>>,
+    /// Packets that waited are sent over the network.
+    #[pin]
+    releasing: Mutex<()>,
     /// No flow may begin to use a ring.
     is_paused: Atomic<bool>,
 }
@@ -135,6 +142,7 @@ impl Datagrams {
                 proofs <- new_bh_spinlock!(proofs, "xenvmc_proofs"),
                 echoes <- new_bh_spinlock!(echoes, "xenvmc_echoes"),
                 keeper <- new_bh_spinlock!(None, "xenvmc_keeper"),
+                releasing <- new_mutex!((), "xenvmc_releasing"),
                 is_paused: Atomic::new(false),
             }),
             GFP_KERNEL,
@@ -167,6 +175,7 @@ impl Datagrams {
         let start = Instant::<Monotonic>::now();
         loop {
             self.flows.lock().leave_all();
+            self.release();
             let all = self.arrivals.lock().revoke_all();
             if (all && self.flows.lock().are_on_network())
                 || start.elapsed().as_millis() > LEAVE_ALL_MS
@@ -185,9 +194,24 @@ impl Datagrams {
 
     /// A channel ends: what its flows hold goes over the network, and nothing refers to it any more. Process context.
     pub(crate) fn end(&self, channel: &Arc<Channel>) {
-        channel.lines().end(channel);
+        // What waits for room in a ring is the flows' own then.
         self.flows.lock().abandon(channel);
+        channel.lines().end(channel);
         self.arrivals.lock().forget(channel);
+        self.release();
+    }
+
+    /// Sends packets that waited, and whose flows have left the rings, over the network. Process context, no lock held.
+    fn release(&self) {
+        // One at a time, so that none is overtaken. The network may come back to the hooks, with packets of tunnels: no lock of flows is held.
+        let _releasing = self.releasing.lock();
+        loop {
+            let waiting = self.flows.lock().poll_waiting();
+            let Some(mut waiting) = waiting else { return };
+            while let Some(packet) = waiting.pop() {
+                packet.release();
+            }
+        }
     }
 
     /// Writes a line for each flow.

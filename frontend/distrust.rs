@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Not believing a peer's claims of addresses for a time: one [`Distrust`] for each peer.
+//! Not believing a peer for a time: one [`Distrust`] for the addresses that it claims, one for its word that it reads datagrams.
 
 use core::cmp::min;
 use kernel::{

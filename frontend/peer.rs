@@ -45,6 +45,8 @@ pub(crate) struct Peer {
     #[pin]
     addresses: BhSpinLock<Addresses>,
     distrust: Arc<Distrust>,
+    /// It did not read the datagrams that it had agreed to read.
+    stall: Distrust,
     /// A connection wants a channel to it.
     wanted: Atomic<bool>,
     /// Discovery's listener has taken notice of it, and of its addresses as they are.
@@ -81,6 +83,7 @@ impl Peer {
                 features: announcement.features,
                 addresses <- new_bh_spinlock!(addresses, "xenvmc_peer_addresses"),
                 distrust,
+                stall: Distrust::none(),
                 wanted: Atomic::new(false),
                 told: Atomic::new(false),
                 gone: Atomic::new(false),
@@ -183,6 +186,17 @@ impl Peer {
     /// doubles each time that this happens again. Any context but hard interrupts.
     pub(crate) fn distrust(&self) {
         self.distrust.begin();
+    }
+
+    /// Notes that it does not read the datagrams in our ring. It is not asked to for a time, which doubles as for [`Self::distrust`]. Any
+    /// context but hard interrupts.
+    pub(crate) fn note_stall(&self) {
+        self.stall.begin();
+    }
+
+    /// Returns whether it is not asked to read datagrams for now. Any context.
+    pub(crate) fn has_stalled(&self) -> bool {
+        self.stall.is_on()
     }
 
     /// Returns whether it is not believed for now. Any context.

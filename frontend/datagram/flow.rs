@@ -2,7 +2,10 @@
 
 //! A flow that leaves this guest for a peer. Under the lock of the table that it is in.
 
-use super::outlet::Outgoing;
+use super::outlet::{
+    Outgoing,
+    BACKLOG_MAX, //
+};
 use super::queue::Queue;
 use super::table::HasTuple;
 use crate::channel::Channel;
@@ -34,6 +37,9 @@ const PATIENCE_MS: i64 = 2_000;
 /// Time between two attempts.
 pub(super) const RETRY_MS: i64 = 40;
 
+/// How often packets that waited are taken to the network until no more may wait: a sender could be as fast as that for ever.
+const ROUNDS: u32 = 8;
+
 /// More datagrams than any reader has seen.
 const NEVER: u32 = 1 << 31;
 
@@ -62,6 +68,12 @@ pub(super) struct Flow {
     pub(super) channel: Option<Arc<Channel>>,
     /// LEAVE was sent.
     pub(super) has_said_leave: bool,
+    /// Nothing of it is in the ring any more: what waits goes over the network, see [`Flow::take_waiting`].
+    pub(super) has_left: bool,
+    /// How often something was taken for that.
+    rounds: u32,
+    /// Packets that found no room in the ring before it left: they are older than those that are held.
+    returned: Queue<Packet>,
     pub(super) held: Queue<Packet>,
 }
 
@@ -105,6 +117,9 @@ impl Flow {
             peer_flow: 0,
             channel: None,
             has_said_leave: false,
+            has_left: false,
+            rounds: 0,
+            returned: Queue::new(BACKLOG_MAX),
             held: Queue::new(HELD_MAX),
         }
     }
@@ -146,12 +161,17 @@ impl Flow {
     pub(super) fn refused(&mut self) {
         (self.calls, self.bytes) = (0, 0);
         (self.wanted, self.tried) = (None, None);
+        self.note_refusal();
+    }
+
+    /// More has to go over the network before it is worth a request again.
+    pub(super) fn note_refusal(&mut self) {
         self.refusals = (self.refusals + 1).min(4);
     }
 
     /// Lets a packet wait.
     pub(super) fn hold(&mut self, packet: Packet) -> Fate {
-        if packet.settle().is_err() {
+        if self.rounds >= ROUNDS || packet.settle().is_err() {
             return Fate::Full(packet);
         }
         match self.held.push(packet) {
@@ -175,7 +195,7 @@ impl Flow {
         let Some(outlet) = &mut *outlet else {
             return Fate::Full(packet);
         };
-        match outlet.send(Outgoing::new(packet, record, parsed.payload_at)) {
+        match outlet.send(Outgoing::new(packet, self.id, record, parsed.payload_at)) {
             Ok(Ok(())) => Fate::Taken,
             Ok(Err(packet)) => {
                 channel.frontend().counters().udp_tx_full.inc();
@@ -188,25 +208,45 @@ impl Flow {
         }
     }
 
-    /// Leaves the ring, as soon as nothing of it is there.
+    /// Leaves the ring, as soon as nothing of it is there. What waits for room does not get there any more.
     pub(super) fn leave(&mut self) {
         if self.state == State::Asking {
             self.refused();
         }
-        if self.next(Event::Leave) {
-            self.has_said_leave = false;
+        if !self.next(Event::Leave) || self.state != State::Leaving {
+            return;
+        }
+        self.has_said_leave = false;
+        if let Some(channel) = &self.channel {
+            if let Some(outlet) = &mut *channel.lines().outlet.lock() {
+                outlet.take_back(self.id, &mut self.returned);
+            }
         }
     }
 
-    /// Is on the network again: what was held goes there, in order. Under the lock, so that nobody overtakes; the network does not
-    /// come back to us with another datagram of a socket.
+    /// Nothing of it is in the ring any more, or it is not waited for: what waits may go over the network.
     pub(super) fn left(&mut self) {
-        (self.state, self.since) = (State::Network, Instant::now());
-        (self.sent, self.calls, self.bytes, self.wanted) = (0, 0, 0, None);
-        while let Some(packet) = self.held.pop() {
-            self.sent = self.sent.wrapping_add(packet.datagrams());
-            packet.release();
-        }
+        (self.has_left, self.sent) = (true, 0);
+    }
+
+    /// Takes out what goes over the network next, for who does that without the lock; until that is done nobody may overtake, so that others
+    /// wait. If there is nothing, the flow is on the network. Only once [`Self::left`] was called.
+    pub(super) fn take_waiting(&mut self) -> Option<Queue<Packet>> {
+        let (queue, limit) = match (self.returned.is_empty(), self.held.is_empty()) {
+            (false, _) => (&mut self.returned, BACKLOG_MAX),
+            (true, false) => (&mut self.held, HELD_MAX),
+            (true, true) => {
+                self.next(Event::Left);
+                (self.has_left, self.rounds) = (false, 0);
+                (self.calls, self.bytes, self.wanted) = (0, 0, None);
+                return None;
+            }
+        };
+        let waiting = core::mem::replace(queue, Queue::new(limit));
+        let datagrams = waiting.iter().map(Packet::datagrams).sum::<u32>();
+        self.sent = self.sent.wrapping_add(datagrams);
+        self.rounds += 1;
+        Some(waiting)
     }
 }
 

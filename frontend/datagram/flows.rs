@@ -7,6 +7,7 @@ use super::flow::{
     Flow,
     RETRY_MS, //
 };
+use super::queue::Queue;
 use super::table::{
     describe,
     Table,
@@ -236,7 +237,7 @@ impl Flows {
     /// Nothing of the flow of request `id` is in the ring any more.
     pub(super) fn handle_left(&mut self, channel: &Arc<Channel>, id: u32) {
         if let Some(flow) = self.asked(channel, id) {
-            if flow.state == State::Leaving {
+            if flow.state == State::Leaving && !flow.has_left {
                 // The caller has a reference to the channel, too.
                 flow.channel = None;
                 flow.left();
@@ -262,7 +263,9 @@ impl Flows {
             let waited = flow.since.elapsed().as_millis();
             let (id, peer_flow) = (flow.id, flow.peer_flow);
             match flow.state {
-                State::Network | State::Ring => {}
+                State::Network => {}
+                State::Ring if channel.is_open() => {}
+                State::Ring => flow.leave(),
                 State::Asking if waited < ANSWER_MS => {}
                 State::Asking => {
                     frontend.counters().decline(Decline::PeerRefused);
@@ -271,7 +274,12 @@ impl Flows {
                     park(&mut flow.channel, dropped);
                 }
                 State::Entering if waited < HOLD_MS => {}
-                State::Entering => flow.leave(),
+                State::Entering => {
+                    flow.note_refusal();
+                    flow.leave();
+                }
+                // The reference could not be let go of.
+                State::Leaving if flow.has_left => park(&mut flow.channel, dropped),
                 State::Leaving => {
                     if !flow.has_said_leave && channel.is_open() {
                         let leave = Message::Leave {
@@ -286,6 +294,9 @@ impl Flows {
                     };
                     // A peer that does not answer keeps nobody waiting.
                     if is_drained || waited >= HOLD_MS {
+                        if !is_drained {
+                            flow.note_refusal();
+                        }
                         flow.left();
                         frontend.counters().udp_flows_left.inc();
                         park(&mut flow.channel, dropped);
@@ -330,18 +341,36 @@ impl Flows {
         self.0.iter().next().is_none()
     }
 
-    /// A channel is over: its flows are on the network. The caller holds a reference to it.
+    /// The flows that use `channel`, or did.
+    fn of<'a>(&'a mut self, channel: &'a Arc<Channel>) -> impl Iterator<Item = &'a mut Flow> {
+        self.0.iter_mut().map(|(_, flow)| flow).filter(|flow| {
+            let its = flow.channel.as_ref();
+            its.is_some_and(|its| Arc::ptr_eq(its, channel))
+        })
+    }
+
+    /// The reader of a channel takes nothing: its flows leave.
+    pub(super) fn leave_channel(&mut self, channel: &Arc<Channel>) {
+        self.of(channel).for_each(Flow::leave);
+    }
+
+    /// A channel is over: its flows are on the network, as soon as what waits is there: [`Self::poll_waiting`]. The caller holds a reference
+    /// to it.
     pub(super) fn abandon(&mut self, channel: &Arc<Channel>) {
-        for (_, flow) in self.0.iter_mut() {
-            if flow
-                .channel
-                .as_ref()
-                .is_some_and(|its| Arc::ptr_eq(its, channel))
-            {
-                flow.channel = None;
+        for flow in self.of(channel) {
+            flow.leave();
+            if flow.state == State::Leaving {
                 flow.left();
             }
+            flow.channel = None;
         }
+    }
+
+    /// Packets of a flow that go over the network next, in order. The caller, of whom there is one at a time, sends them without the lock,
+    /// and calls again.
+    pub(super) fn poll_waiting(&mut self) -> Option<Queue<Packet>> {
+        let left = self.0.iter_mut().filter(|(_, flow)| flow.has_left);
+        left.map(|(_, flow)| flow).find_map(Flow::take_waiting)
     }
 
     /// Writes a line for each flow.

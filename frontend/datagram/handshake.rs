@@ -93,6 +93,7 @@ pub(crate) fn handle(
         }
         Message::Left { id } => {
             datagrams.flows.lock().handle_left(channel, id);
+            datagrams.kick();
             None
         }
         Message::Revoke { id } => {

@@ -138,6 +138,9 @@ impl Keeper {
             return Err(Decline::Route);
         }
         let channel = self.channel_to(tuple.dst)?;
+        if channel.peer().has_stalled() {
+            return Err(Decline::Stalled);
+        }
         handshake::is_theirs(&channel, tuple.dst)?;
         let (slot, extent) = channel.lines().ring(&channel)?;
         let id = frontend.next_request();
@@ -197,17 +200,17 @@ impl Keeper {
 
     /// Ends what was waited for long enough.
     fn tend(&self) {
+        self.frontend.peers().for_each_channel(|peer, channel| {
+            if channel.lines().tend(channel) {
+                peer.note_stall();
+                self.datagrams().flows.lock().leave_channel(channel);
+            }
+        });
         let mut dropped = KVec::new();
         let mut flows = self.datagrams().flows.lock();
         flows.tend(&self.frontend, &mut dropped);
         drop(flows);
-        self.frontend.peers().for_each_channel(|_, channel| {
-            if !channel.is_open() {
-                if let Some(outlet) = &mut *channel.lines().outlet.lock() {
-                    outlet.release_if_drained();
-                }
-            }
-        });
+        self.datagrams().release();
     }
 
     /// Looks whether flows may stay in the rings, and forgets those that are no more.

@@ -301,7 +301,18 @@ impl Lines {
         }
     }
 
-    /// We produce no more, which the peer is about to be told. What waits is sent elsewhere when the ring is drained.
+    /// Sends what waits for room, if there is some that nobody told of, and drops it if the reader has taken nothing for long; true = that is
+    /// so. Softirqs on.
+    pub(super) fn tend(&self, channel: &Channel) -> bool {
+        self.flush(channel);
+        let mut outlet = self.outlet.lock();
+        match &mut *outlet {
+            Some(outlet) => outlet.drop_if_stalled(),
+            None => false,
+        }
+    }
+
+    /// We produce no more, which the peer is about to be told. What waits goes back to its flows, when they leave.
     pub(crate) fn finish(&self) {
         if let Some(outlet) = &mut *self.outlet.lock() {
             outlet.finish();
@@ -317,12 +328,9 @@ impl Lines {
         drop(looker);
         let outlet = self.outlet.lock().take();
         let inlet = self.inlet.lock().take();
-        if let Some(mut outlet) = outlet {
-            outlet.release();
-        }
         setup.link = None;
         drop(setup);
-        drop(inlet);
+        drop((outlet, inlet));
     }
 }
 

@@ -10,6 +10,10 @@ use crate::link::{
 };
 use kernel::prelude::*;
 use kernel::sync::Arc;
+use kernel::time::{
+    Instant,
+    Monotonic, //
+};
 use xenvmc_core::datagram::record::Record;
 use xenvmc_core::datagram::ring::Sender;
 use xenvmc_core::extent::{
@@ -26,20 +30,29 @@ use xenvmc_net::packet::Packet;
 use xenvmc_xen::word::VirtFence;
 
 /// Packets that wait for room at most, as in the queue of a network device.
-const BACKLOG_MAX: usize = 1000;
+pub(super) const BACKLOG_MAX: usize = 1000;
+
+/// How long a reader may take nothing while packets wait for room: their sockets may have others to send to.
+const STALL_MS: i64 = 500;
+
+/// How often it is looked whether there is room again, while the reader says so and is wrong.
+const LOOKS: u32 = 4;
 
 /// A packet with what its record says.
 pub(super) struct Outgoing {
     packet: Packet,
+    /// Our number of its flow.
+    id: u32,
     record: Record,
     payload_at: u32,
 }
 
 impl Outgoing {
     /// Puts it together.
-    pub(super) fn new(packet: Packet, record: Record, payload_at: u32) -> Self {
+    pub(super) fn new(packet: Packet, id: u32, record: Record, payload_at: u32) -> Self {
         Self {
             packet,
+            id,
             record,
             payload_at,
         }
@@ -52,6 +65,8 @@ pub(super) struct Outlet {
     extent: Extent,
     sender: Sender,
     backlog: Queue<Outgoing>,
+    /// Since when the reader has taken nothing though packets wait, and how far it was then.
+    stands: Option<(u32, Instant<Monotonic>)>,
     /// Nothing is produced any more.
     is_finished: bool,
 }
@@ -64,6 +79,7 @@ impl Outlet {
             extent,
             sender: Sender::new(extent),
             backlog: Queue::new(BACKLOG_MAX),
+            stands: None,
             is_finished: false,
         }
     }
@@ -111,12 +127,15 @@ impl Outlet {
             return Ok(());
         };
         let cons = view.peer.word(slot::RX_CONS);
+        let mut looks = 0;
         while let Some(first) = self.backlog.first() {
             let len = first.record.len;
             if !self.sender.has_room(len, &cons)? {
                 self.publish(&view);
                 let event = view.own.word(slot::TX_SPACE_EVENT);
-                if self.sender.arm::<VirtFence>(len, &event, &cons) {
+                looks += 1;
+                if self.sender.arm::<VirtFence>(len, &event, &cons) || looks == LOOKS {
+                    // The keeper looks again, too.
                     return Ok(());
                 }
             } else if let Some(first) = self.backlog.pop() {
@@ -186,36 +205,53 @@ impl Outlet {
         }
     }
 
-    /// Whether the peer has delivered all that was sent, and nothing waits.
+    /// Whether the peer has delivered all that was written.
     pub(super) fn is_drained(&self) -> bool {
-        self.backlog.is_empty()
-            && self
-                .link
-                .view()
-                .is_none_or(|view| self.sender.is_drained(&view.peer.word(slot::RX_CONS)))
+        self.link
+            .view()
+            .is_none_or(|view| self.sender.is_drained(&view.peer.word(slot::RX_CONS)))
+    }
+
+    /// Gives those packets of flow `id` back that wait for room, in order.
+    pub(super) fn take_back(&mut self, id: u32, returned: &mut Queue<Packet>) {
+        let counters = self.link.channel().frontend().counters();
+        self.backlog.take_if(
+            |waiting| waiting.id == id,
+            |waiting| {
+                if returned.push(waiting.packet).is_err() {
+                    // No memory.
+                    counters.udp_tx_full.inc();
+                }
+            },
+        );
+    }
+
+    /// Drops what waits for room if the reader has taken nothing for long; true = that is so. After a [`Self::flush`], every now and then.
+    pub(super) fn drop_if_stalled(&mut self) -> bool {
+        if self.backlog.is_empty() || self.is_finished {
+            self.stands = None;
+            return false;
+        }
+        let seen = self.sender.seen();
+        let since = match self.stands {
+            Some((at, since)) if at == seen => since,
+            _ => Instant::now(),
+        };
+        self.stands = Some((seen, since));
+        if since.elapsed().as_millis() < STALL_MS {
+            return false;
+        }
+        let counters = self.link.channel().frontend().counters();
+        while let Some(waiting) = self.backlog.pop() {
+            drop(waiting);
+            counters.udp_tx_stalled.inc();
+        }
+        true
     }
 
     /// Produces nothing any more.
     pub(super) fn finish(&mut self) {
         self.is_finished = true;
-    }
-
-    /// Sends what waits over the network, if nothing that is in the ring is overtaken by that.
-    pub(super) fn release_if_drained(&mut self) {
-        let drained = self
-            .link
-            .view()
-            .is_none_or(|view| self.sender.is_drained(&view.peer.word(slot::RX_CONS)));
-        if self.is_finished && drained {
-            self.release();
-        }
-    }
-
-    /// Sends what waits over the network.
-    pub(super) fn release(&mut self) {
-        while let Some(waiting) = self.backlog.pop() {
-            waiting.packet.release();
-        }
     }
 }
 

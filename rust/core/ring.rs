@@ -65,6 +65,11 @@ impl Producer {
         self.prod
     }
 
+    /// Bytes that the reader was seen to have read.
+    pub const fn seen(&self) -> u32 {
+        self.seen
+    }
+
     /// Bytes of the current extent; 0 = none.
     pub const fn size(&self) -> u32 {
         self.size

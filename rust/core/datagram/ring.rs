@@ -55,6 +55,11 @@ impl Sender {
         Ok(Record::space(len) <= free)
     }
 
+    /// How far the reader was seen to be, as a number that changes whenever it goes on.
+    pub const fn seen(&self) -> u32 {
+        self.producer.seen()
+    }
+
     /// Where the next record's head goes.
     pub fn head(&self) -> Option<Span> {
         self.producer.spans(HEAD).next()
