@@ -158,7 +158,7 @@ impl Datagrams {
     }
 
     /// Asks for a run of the keeper. Any context but hard interrupts.
-    fn kick(&self) {
+    pub(crate) fn kick(&self) {
         if let Some(keeper) = &*self.keeper.lock() {
             keeper.kick();
         }

@@ -213,11 +213,13 @@ impl Listener for Follower {
             // Connections to addresses that are gone go back to TCP.
             channel.note_tending();
         }
+        self.frontend.datagrams().kick();
         walked
     }
 
     fn peer_gone(&self, peer: &Arc<Peer>) {
         peer.set_gone();
+        self.frontend.datagrams().kick();
         if let Some(channel) = peer.channel() {
             end(&channel);
         }

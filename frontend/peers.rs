@@ -4,6 +4,7 @@
 
 use crate::{
     channel::Channel,
+    filter::Filter,
     peer::Peer, //
 };
 use core::mem;
@@ -31,6 +32,10 @@ use xenvmc_xen::DomId;
 pub(crate) struct Peers {
     #[pin]
     table: BhSpinLock<Table>,
+    /// The addresses in `table`, and for a while those that were. Changed under its lock.
+    filter: Filter,
+    /// There may be others in `filter`.
+    is_filter_wide: Atomic<bool>,
     /// The random number of the backend that told us of them last; 0 = none has.
     backend: Atomic<u64>,
 }
@@ -74,6 +79,10 @@ impl Table {
             claims,
         })
     }
+
+    fn addresses(&self) -> impl Iterator<Item = Address> + '_ {
+        self.claims.iter().map(|(address, _)| *address)
+    }
 }
 
 impl Peers {
@@ -81,6 +90,8 @@ impl Peers {
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             table <- new_bh_spinlock!(Table::default(), "xenvmc_peers"),
+            filter: Filter::new(),
+            is_filter_wide: Atomic::new(false),
             backend: Atomic::new(0),
         })
     }
@@ -94,6 +105,24 @@ impl Peers {
     /// Notes the backend; 0 = there is none on this host yet. Process context.
     pub(crate) fn set_backend(&self, backend: u64) {
         self.backend.store(backend, Relaxed);
+    }
+
+    /// Returns whether a peer may announce `address`, or did so a moment ago. Without a lock; any context.
+    #[inline]
+    pub(crate) fn may_have(&self, address: Address) -> bool {
+        self.filter.may_have(address)
+    }
+
+    /// Lets [`Self::may_have`] say no of addresses that no peer announces any more, but for `others`. Process or softirq context.
+    pub(crate) fn narrow(&self, others: impl Iterator<Item = Address>) {
+        let table = self.table.lock();
+        if !self.is_filter_wide.load(Relaxed) {
+            return;
+        }
+        let mut has_others = false;
+        let others = others.inspect(|_| has_others = true);
+        self.filter.set(Iterator::chain(table.addresses(), others));
+        self.is_filter_wide.store(has_others, Relaxed);
     }
 
     /// Returns the peer that announces `address`. Process or softirq context.
@@ -126,7 +155,11 @@ impl Peers {
 
     /// Replaces the table. Process context.
     pub(crate) fn replace(&self, table: Table) {
-        let old = mem::replace(&mut *self.table.lock(), table);
+        let mut place = self.table.lock();
+        self.filter.add(table.addresses());
+        self.is_filter_wide.store(true, Relaxed);
+        let old = mem::replace(&mut *place, table);
+        drop(place);
         // Not under the lock: it may be the end of peers.
         drop(old);
     }

@@ -24,6 +24,7 @@ mod datagram;
 mod discovery;
 mod distrust;
 mod establish;
+mod filter;
 mod frontend;
 mod giveback;
 mod handover;

@@ -25,7 +25,10 @@ use xenvmc_core::datagram::flow::{
 };
 use xenvmc_core::datagram::headers::Parsed;
 use xenvmc_core::datagram::message::Message;
-use xenvmc_core::message::Tuple;
+use xenvmc_core::message::{
+    Address,
+    Tuple, //
+};
 use xenvmc_core::Decline;
 use xenvmc_net::netfilter::Fate;
 use xenvmc_net::packet::Packet;
@@ -334,6 +337,16 @@ impl Flows {
     /// Whether no flow is in a ring, or on the way.
     pub(super) fn are_on_network(&self) -> bool {
         self.0.iter().all(|(_, flow)| flow.state == State::Network)
+    }
+
+    /// Where flows go that are not on the network.
+    pub(super) fn destinations(&self) -> impl Iterator<Item = Address> + '_ {
+        let others = |flow: &&Flow| flow.state != State::Network;
+        self.0
+            .iter()
+            .map(|(_, flow)| flow)
+            .filter(others)
+            .map(|flow| flow.tuple.dst)
     }
 
     /// Whether nothing is known.

@@ -10,6 +10,7 @@ use xenvmc_core::datagram::probe::{
     self,
     Probe, //
 };
+use xenvmc_core::message::Tuple;
 use xenvmc_net::deliver::Origin;
 use xenvmc_net::netfilter::{
     Arrived,
@@ -37,7 +38,8 @@ impl PacketHandler for Watcher {
         let Some(parsed) = packet.parse() else {
             return Fate::Network(packet);
         };
-        if parsed.tuple.dst_port == probe::PORT {
+        let Tuple { dst, dst_port, .. } = parsed.tuple;
+        if dst_port == probe::PORT || !self.0.peers().may_have(dst) {
             return Fate::Network(packet);
         }
         let datagrams = self.0.datagrams();
@@ -83,7 +85,8 @@ impl PacketHandler for Watcher {
 
     fn arrived(&self, packet: &Arrived<'_>) {
         let tuple = &packet.parsed().tuple;
-        if self.0.peers().find(tuple.src).is_none() {
+        let peers = self.0.peers();
+        if !peers.may_have(tuple.src) || peers.find(tuple.src).is_none() {
             return;
         }
         let Some(ethernet) = packet.ethernet_source() else {

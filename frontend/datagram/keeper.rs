@@ -211,6 +211,9 @@ impl Keeper {
         flows.tend(&self.frontend, &mut dropped);
         drop(flows);
         self.datagrams().release();
+        let flows = self.datagrams().flows.lock();
+        // Under the lock, so that no flow begins to change its way meanwhile.
+        self.frontend.peers().narrow(flows.destinations());
     }
 
     /// Looks whether flows may stay in the rings, and forgets those that are no more.

@@ -2,12 +2,10 @@
 
 //! A bounded table of flows, by addresses and ports.
 
+use crate::filter;
 use core::fmt;
 use kernel::prelude::*;
-use xenvmc_core::message::{
-    Address,
-    Tuple, //
-};
+use xenvmc_core::message::Tuple;
 
 /// Time between two sweeps.
 pub(super) const MS_PER_SWEEP: u32 = 250;
@@ -27,6 +25,8 @@ pub(super) trait HasTuple {
 /// Entries by addresses and ports: sets of four, so that nobody can make a search long.
 pub(super) struct Table<T> {
     places: KVec<Place<T>>,
+    /// Nobody else knows it, so that none can choose ports whose flows crowd each other out.
+    seed: u64,
 }
 
 struct Place<T> {
@@ -37,19 +37,6 @@ struct Place<T> {
     age: u32,
     /// Sweeps since an entry was forgotten for another one here.
     replaced: u32,
-}
-
-/// The set of a tuple.
-fn set_of(tuple: &Tuple) -> usize {
-    let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-    let address = |hash, address: &Address| match address {
-        Address::V4(bytes) => bytes.iter().fold(hash, fold),
-        Address::V6(bytes) => bytes.iter().fold(hash, fold),
-    };
-    let hash = address(address(0xcbf2_9ce4_8422_2325, &tuple.src), &tuple.dst);
-    let ports = [tuple.src_port.to_ne_bytes(), tuple.dst_port.to_ne_bytes()];
-    let hash = ports.as_flattened().iter().fold(hash, fold);
-    ((hash >> 32) as usize ^ hash as usize) % SETS
 }
 
 impl<T: HasTuple> Table<T> {
@@ -69,12 +56,21 @@ impl<T: HasTuple> Table<T> {
             };
             places.push(place, GFP_KERNEL)?;
         }
-        Ok(Self { places })
+        let seed = xenvmc_xen::random::u64();
+        Ok(Self { places, seed })
+    }
+
+    /// The set of a tuple.
+    fn set_of(&self, tuple: &Tuple) -> usize {
+        let hash = filter::hash(filter::hash(self.seed, &tuple.src), &tuple.dst);
+        let ports = [tuple.src_port.to_ne_bytes(), tuple.dst_port.to_ne_bytes()];
+        let hash = filter::hash_bytes(hash, ports.as_flattened());
+        ((hash >> 32) as usize ^ hash as usize) % SETS
     }
 
     /// The place of `tuple`, if there is an entry.
     fn index(&self, tuple: &Tuple) -> Option<usize> {
-        let first = set_of(tuple) * WAYS;
+        let first = self.set_of(tuple) * WAYS;
         let set = self.places.get(first..first + WAYS)?;
         let is_it = |place: &Place<T>| {
             place
@@ -113,7 +109,7 @@ impl<T: HasTuple> Table<T> {
         new: impl FnOnce(bool) -> T,
     ) -> Option<&mut T> {
         if self.index(tuple).is_none() {
-            let first = set_of(tuple) * WAYS;
+            let first = self.set_of(tuple) * WAYS;
             let set = self.places.get_mut(first..first + WAYS)?;
             let may_have_been = set.iter().any(|place| place.replaced < sweeps);
             let place = set

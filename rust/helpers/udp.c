@@ -6,10 +6,11 @@
 #include <net/sock.h>
 #include <net/udp.h>
 
-bool xenvmc_helper_skb_is_udp(const struct sk_buff *skb)
+bool xenvmc_helper_skb_may_be_udp(const struct sk_buff *skb)
 {
 	return skb->protocol == htons(ETH_P_IP) ? ip_hdr(skb)->protocol == IPPROTO_UDP :
-						  ipv6_hdr(skb)->nexthdr == IPPROTO_UDP;
+						  ipv6_hdr(skb)->nexthdr == IPPROTO_UDP ||
+							  ipv6_ext_hdr(ipv6_hdr(skb)->nexthdr);
 }
 
 bool xenvmc_helper_skb_is_of_udp_socket(const struct sk_buff *skb, const struct sock *sk)

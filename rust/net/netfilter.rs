@@ -235,7 +235,7 @@ unsafe fn arrived_packet<'a>(
 ) -> Option<Arrived<'a>> {
     // SAFETY: a valid packet in a hook, whose IP header was checked before; the device, if there is one, stays meanwhile.
     unsafe {
-        if !bindings::skb_is_udp(skb) || state.in_.is_null() {
+        if !bindings::skb_may_be_udp(skb) || state.in_.is_null() {
             return None;
         }
         if !bindings::net_device_is_netfront(state.in_.cast()) {

@@ -15,8 +15,9 @@ pub const ETHERNET: usize = 14;
 /// Bytes of a UDP header.
 pub const UDP: usize = 8;
 
-/// Bytes from the IP header on that [`parse`] wants to see, if the packet has so many.
-pub const LOOK: usize = IPV6 + UDP;
+/// Bytes from the IP header on that [`parse`] wants to see, if the packet has so many: any IPv4 header, and that of IPv6 with 56 bytes
+/// of extension headers.
+pub const LOOK: usize = IPV6 + 56 + UDP;
 
 /// Bytes of all three headers at most.
 pub const HEADERS_MAX: usize = ETHERNET + IPV6 + UDP;
@@ -24,6 +25,9 @@ pub const HEADERS_MAX: usize = ETHERNET + IPV6 + UDP;
 const IPV4: usize = 20;
 const IPV6: usize = 40;
 const PROTOCOL_UDP: u8 = 17;
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const DESTINATION: u8 = 60;
 const DONT_FRAGMENT: u16 = 0x4000;
 
 /// What the headers of a packet say.
@@ -83,12 +87,9 @@ fn parse_v4(bytes: &[u8]) -> Option<Parsed> {
 fn parse_v6(bytes: &[u8]) -> Option<Parsed> {
     let (head, _) = bytes.split_first_chunk::<8>()?;
     let [b0, b1, b2, b3, _, _, next, ttl] = *head;
-    // With extension headers the next one is not UDP.
-    if next != PROTOCOL_UDP {
-        return None;
-    }
+    let udp_at = behind_extensions(bytes, next)?;
     let address = |at: usize| Some(Address::V6(*bytes.get(at..)?.first_chunk::<16>()?));
-    let (src_port, dst_port, _) = parse_udp(bytes, IPV6)?;
+    let (src_port, dst_port, sum) = parse_udp(bytes, udp_at)?;
     let word = u32::from_be_bytes([b0, b1, b2, b3]);
     Some(Parsed {
         tuple: Tuple {
@@ -103,9 +104,24 @@ fn parse_v6(bytes: &[u8]) -> Option<Parsed> {
             label: word & 0xf_ffff,
             ..Fields::default()
         },
-        payload_at: (IPV6 + UDP) as u32,
-        has_options: false,
+        payload_at: udp_at.wrapping_add(UDP) as u32,
+        // Without a checksum it is only for sockets that allow that.
+        has_options: udp_at != IPV6 || sum == 0,
     })
+}
+
+/// Where the UDP header is, if the first header behind that of IPv6 is of the kind `next`.
+fn behind_extensions(bytes: &[u8], mut next: u8) -> Option<usize> {
+    let mut at = IPV6;
+    while next != PROTOCOL_UDP {
+        if !matches!(next, HOP_BY_HOP | ROUTING | DESTINATION) {
+            return None;
+        }
+        let [following, eights] = *bytes.get(at..)?.first_chunk::<2>()?;
+        at = at.wrapping_add(usize::from(eights).wrapping_add(1).wrapping_mul(8));
+        next = following;
+    }
+    Some(at)
 }
 
 /// Source port, destination port, checksum.

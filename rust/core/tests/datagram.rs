@@ -19,7 +19,8 @@ use xenvmc_core::{
         headers::{
             self,
             Headers,
-            ETHERNET, //
+            ETHERNET,
+            LOOK, //
         },
         message::Message,
         record::{
@@ -286,7 +287,8 @@ proptest! {
         let bytes = &made.bytes()[ETHERNET..];
         let parsed = headers::parse(bytes).unwrap();
         prop_assert_eq!(parsed.tuple, tuple);
-        prop_assert!(!parsed.has_options);
+        // A datagram without a checksum is, in IPv6, only for sockets that allow that.
+        prop_assert_eq!(parsed.has_options, !is_v4 && record.fields.no_checksum);
         prop_assert_eq!(parsed.payload_at as usize, bytes.len());
         prop_assert_eq!(made.udp_at + 8, made.bytes().len());
         let (sent, got) = (record.fields, parsed.fields);
@@ -406,6 +408,71 @@ fn fragments_are_no_datagrams() {
     assert_eq!(headers::parse(&bytes), None, "more fragments");
     bytes[6..8].copy_from_slice(&[0, 1]);
     assert_eq!(headers::parse(&bytes), None, "not the first one");
+}
+
+/// §10.5: datagrams with options are counted, though they cannot be in a ring.
+#[test]
+fn options_are_seen() {
+    let fields = Fields {
+        ttl: 64,
+        ..Fields::default()
+    };
+    let of = |src, dst| Tuple {
+        src,
+        dst,
+        src_port: 1,
+        dst_port: 2,
+    };
+    // All 40 bytes that there can be.
+    let tuple = of(Address::V4([10, 0, 0, 1]), Address::V4([10, 0, 0, 2]));
+    let made = Headers::new([0; 6], [0; 6], &tuple, &fields, 8).unwrap();
+    let mut bytes = made.bytes()[ETHERNET..].to_vec();
+    bytes[0] = 0x4f;
+    bytes.splice(20..20, [1; 40]);
+    let parsed = headers::parse(&bytes[..LOOK.min(bytes.len())]).unwrap();
+    assert_eq!((parsed.tuple, parsed.payload_at), (tuple, 68));
+    assert!(parsed.has_options);
+
+    let tuple = of(Address::V6([1; 16]), Address::V6([2; 16]));
+    let made = Headers::new([0; 6], [0; 6], &tuple, &fields, 8).unwrap();
+    let plain = made.bytes()[ETHERNET..].to_vec();
+    let (hop_by_hop, destination, routing) = (0, 60, 43);
+    let mut bytes = plain.clone();
+    bytes[6] = hop_by_hop;
+    let mut headers = vec![
+        destination,
+        0,
+        1,
+        4,
+        0,
+        0,
+        0,
+        0,
+        routing,
+        0,
+        1,
+        4,
+        0,
+        0,
+        0,
+        0,
+        17,
+        2,
+    ];
+    headers.resize(8 + 8 + 24, 0);
+    bytes.splice(40..40, headers);
+    let parsed = headers::parse(&bytes[..LOOK.min(bytes.len())]).unwrap();
+    assert_eq!((parsed.tuple, parsed.payload_at), (tuple, 48 + 40));
+    assert!(parsed.has_options);
+    for end in 0..88 {
+        assert_eq!(headers::parse(&bytes[..end]), None, "cut at {end}");
+    }
+    // A fragment, and what is no UDP.
+    for next in [44, 6, 59] {
+        let mut bytes = plain.clone();
+        bytes[6] = next;
+        assert_eq!(headers::parse(&bytes), None, "{next}");
+    }
 }
 
 /// §10.3: what no correct sender writes.
