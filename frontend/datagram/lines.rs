@@ -70,6 +70,8 @@ pub(crate) struct Lines {
     own_slot: Atomic<u32>,
     /// The bottom half has something to do here.
     is_noticed: Atomic<bool>,
+    /// The clock makes the bottom half look, should the thread that looks not get to ask for a notice.
+    is_watched: Atomic<bool>,
 }
 
 /// Time after which the bottom half looks at a stream that programs are busy reading.
@@ -96,6 +98,7 @@ impl Lines {
             looker <- new_bh_spinlock!(None, "xenvmc_looker"),
             own_slot: Atomic::new(NO_SLOT),
             is_noticed: Atomic::new(false),
+            is_watched: Atomic::new(false),
         })
     }
 
@@ -223,7 +226,9 @@ impl Lines {
 
     /// Does what a notice asked for: delivers what has come, sends what waited for room. In a softirq, or with softirqs on.
     pub(crate) fn run(&self, channel: &Channel) {
-        if !self.is_noticed.xchg(false, Full) || !channel.is_open() {
+        let is_noticed = self.is_noticed.xchg(false, Full);
+        let is_watched = self.is_watched.xchg(false, Full);
+        if !(is_noticed || is_watched) || !channel.is_open() {
             return;
         }
         self.flush(channel);
@@ -232,8 +237,9 @@ impl Lines {
             // Programs have to read it, too: the thread goes on when they let it, and the clock sees to it that it goes on at all.
             self.look_later(channel);
         }
-        if done.has_more || may_look(channel) {
-            // Where one came, another one may.
+        // Where one came, another one may; that time has passed alone says nothing.
+        let is_live = is_noticed || done.records != 0;
+        if done.has_more || (is_live && may_look(channel)) {
             self.wake_looker();
         }
     }
@@ -284,6 +290,10 @@ impl Lines {
             Some(inlet) => inlet.run(channel, then),
             None => Ok(Done::default()),
         };
+        if then == Then::LookAgain && !self.is_watched.xchg(true, Full) {
+            // No notice is asked for now. Under the lock, so that the thread does not lose the processor in between.
+            channel.take_notices_after(LATER_MS);
+        }
         drop(inlet);
         result.unwrap_or_else(|violation| {
             channel.violation(violation);

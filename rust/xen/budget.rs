@@ -28,7 +28,8 @@ impl Budget {
 
     /// Takes a token and returns whether there was one.
     pub fn take(&mut self) -> bool {
-        let back = self.since.elapsed().as_millis() / self.refill_ms;
+        let passed = self.since.elapsed().as_millis();
+        let back = passed.checked_div(self.refill_ms).unwrap_or(0);
         if back > 0 {
             let back = u32::try_from(back).unwrap_or(u32::MAX);
             self.left = self.left.saturating_add(back).min(self.burst);
