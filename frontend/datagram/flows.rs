@@ -372,7 +372,7 @@ impl Flows {
     pub(super) fn abandon(&mut self, channel: &Arc<Channel>) {
         for flow in self.of(channel) {
             flow.leave();
-            if flow.state == State::Leaving {
+            if flow.state == State::Leaving && !flow.has_left {
                 flow.left();
             }
             flow.channel = None;

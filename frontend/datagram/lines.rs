@@ -314,7 +314,9 @@ impl Lines {
     /// Sends what waits for room, if there is some that nobody told of, and drops it if the reader has taken nothing for long; true = that is
     /// so. Softirqs on.
     pub(super) fn tend(&self, channel: &Channel) -> bool {
-        self.flush(channel);
+        if channel.is_open() {
+            self.flush(channel);
+        }
         let mut outlet = self.outlet.lock();
         match &mut *outlet {
             Some(outlet) => outlet.drop_if_stalled(),
