@@ -229,7 +229,10 @@ fn take_messages(
             .take::<VirtFence>(&own.word(root::CONTROL_CONS));
         match Message::parse(&bytes) {
             Ok(message) => handshake::handle(channel, message)?,
-            Err(WireError::Service(SERVICE_DATAGRAMS)) => {
+            // With UDP left alone this is a service that we do not know.
+            Err(WireError::Service(SERVICE_DATAGRAMS))
+                if channel.frontend().settings().udp_ms() != 0 =>
+            {
                 datagram::handle(channel, DatagramMessage::parse(&bytes)?)?;
             }
             Err(error) if error.is_fatal() => return Err(error.into()),

@@ -217,7 +217,7 @@ impl Lines {
 
     /// Whether a notice about slot `own` is for us; then [`Self::run`] has something to do.
     pub(crate) fn take_notice(&self, own: SlotId) -> bool {
-        let is_ours = self.own_slot.load(Acquire) == own.0;
+        let is_ours = own.0 != NO_SLOT && self.own_slot.load(Acquire) == own.0;
         if is_ours {
             self.is_noticed.store(true, Release);
         }
