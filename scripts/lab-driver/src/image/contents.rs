@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::{cpio::Archive, modules, programs};
 
 /// Modules of Dom0 beside those that they need.
-const DOM0_MODULES: [&str; 14] = [
+const DOM0_MODULES: [&str; 15] = [
     "xenfs",
     "xen-evtchn",
     "xen-gntdev",
@@ -21,6 +21,7 @@ const DOM0_MODULES: [&str; 14] = [
     "9p",
     "tcp_diag",
     "inet_diag",
+    "nft_meta_bridge",
     "nft_chain_nat",
     "nft_masq",
     "nft_nat",
