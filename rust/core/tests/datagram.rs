@@ -6,6 +6,7 @@ mod common;
 
 use common::{
     cases,
+    tuple::tuple,
     HostFence,
     Slot, //
 };
@@ -50,17 +51,6 @@ use xenvmc_core::{
     Extent,
     Words, //
 };
-
-fn tuple() -> impl Strategy<Value = Tuple> {
-    let v4 = any::<([u8; 4], [u8; 4])>().prop_map(|(a, b)| (Address::V4(a), Address::V4(b)));
-    let v6 = any::<([u8; 16], [u8; 16])>().prop_map(|(a, b)| (Address::V6(a), Address::V6(b)));
-    (prop_oneof![v4, v6], any::<(u16, u16)>()).prop_map(|((src, dst), ports)| Tuple {
-        src,
-        dst,
-        src_port: ports.0,
-        dst_port: ports.1,
-    })
-}
 
 /// Fields that both families have.
 fn fields() -> impl Strategy<Value = Fields> {

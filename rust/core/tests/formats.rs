@@ -5,6 +5,7 @@
 mod common;
 
 use common::cases;
+use common::tuple::tuple;
 use proptest::prelude::*;
 use xenvmc_core::{
     announce::{
@@ -34,17 +35,6 @@ use xenvmc_core::{
     Decline,
     Extent, //
 };
-
-fn tuple() -> impl Strategy<Value = Tuple> {
-    let v4 = any::<([u8; 4], [u8; 4])>().prop_map(|(a, b)| (Address::V4(a), Address::V4(b)));
-    let v6 = any::<([u8; 16], [u8; 16])>().prop_map(|(a, b)| (Address::V6(a), Address::V6(b)));
-    (prop_oneof![v4, v6], any::<(u16, u16)>()).prop_map(|((src, dst), ports)| Tuple {
-        src,
-        dst,
-        src_port: ports.0,
-        dst_port: ports.1,
-    })
-}
 
 fn message() -> impl Strategy<Value = Message> {
     let slot = any::<u32>().prop_map(SlotId);

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod pair;
+pub(crate) mod tuple;
 
 use std::{
     rc::Rc,
