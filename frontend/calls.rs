@@ -85,6 +85,12 @@ impl Connection for Stream {
         if this.phase() == Phase::Active {
             receive::close(this);
             transmit::end(&mut this.lock());
+        } else {
+            let mut guard = this.lock();
+            // A connection that never came to the ring needs us no more.
+            if this.is_free() {
+                guard.restore_at_close();
+            }
         }
     }
 

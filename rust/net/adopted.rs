@@ -76,7 +76,7 @@ pub trait Connection: Sized + Send + Sync + 'static {
     /// `shutdown` was called; TCP acts on it next. Socket locked, no sleeping.
     fn shutting_down(guard: &mut Guard<'_, Self>, how: Shutdown);
 
-    /// The last descriptor is closed; TCP acts on it next.
+    /// The last descriptor is closed; TCP acts on it next. Here alone [`Guard::restore_at_close`] may be called.
     fn closing(this: &Arc<Adopted<Self>>);
 
     /// A socket option is about to be set, or one that moves data to be read. The socket may be given back before TCP
@@ -378,6 +378,19 @@ impl<'a, C: Connection> Guard<'a, C> {
     /// The caller has settled what concerns the data before. Tasks that sleep in the methods go on in them until they
     /// look; wake them. The [`Adopted`] lives on until all have left.
     pub fn restore(&mut self) {
+        self.restore_as(self.locked.is_dead());
+    }
+
+    /// The same from [`Connection::closing`].
+    ///
+    /// The socket layer frees the socket's inode next, after a grace period too: it is the same one, where a later
+    /// [`Self::restore`] would ask for one of its own, at the cost of waking RCU's threads for each connection.
+    pub fn restore_at_close(&mut self) {
+        self.restore_as(true);
+    }
+
+    /// `has_no_descriptor`: the last one is closed.
+    fn restore_as(&mut self, has_no_descriptor: bool) {
         let adopted = self.adopted;
         if !adopted.is_installed() {
             return;
@@ -394,7 +407,7 @@ impl<'a, C: Connection> Guard<'a, C> {
         // Who calls a method of a socket without descriptor does so with softirqs off (its timers, its softirqs, `release_cb`), in
         // an RCU read-side section (`destroy`), or with a reference (`close`): an ordinary grace period, which costs less, is
         // enough.
-        let wait = if self.locked.is_dead() {
+        let wait = if has_no_descriptor {
             bindings::call_rcu
         } else {
             bindings::call_rcu_tasks
