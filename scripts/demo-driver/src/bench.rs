@@ -269,7 +269,9 @@ fn stray(row: Row, loaded: Loaded, run: &Run) -> Option<String> {
         let of = |counts: &Counts| counts.get(name).copied().unwrap_or(0);
         (of(&run.client) + of(&run.server)) as f64
     };
-    let (ring, received) = (sum("tx_bytes").min(sum("rx_bytes")), sum("eth0_rx_bytes"));
+    let streams = sum("tx_bytes").min(sum("rx_bytes"));
+    let datagrams = sum("udp_tx_bytes").min(sum("udp_rx_bytes"));
+    let (ring, received) = (streams + datagrams, sum("eth0_rx_bytes"));
     let payload = run.bytes(row);
     let as_meant = match loaded {
         // A connection with one request is over before it is worth a ring.

@@ -72,10 +72,8 @@ pub fn print(
 ) -> Result<String> {
     let size = row.size;
     let sizes = match row.test {
-        Test::Stream | Test::Streams => ["-m".to_owned(), size.to_string()],
-        Test::RequestResponse | Test::ConnectRequestResponse => {
-            ["-r".to_owned(), format!("{size},{size}")]
-        }
+        test if test.is_stream() => ["-m".to_owned(), size.to_string()],
+        _ => ["-r".to_owned(), format!("{size},{size}")],
     };
     let (length, address) = (seconds.to_string(), server.to_string());
     let mut argv = vec![
@@ -91,7 +89,11 @@ pub fn print(
         "--",
     ];
     argv.extend(sizes.iter().map(String::as_str));
-    argv.extend(["-k", "THROUGHPUT,ELAPSED_TIME"]);
+    // What the network or a full buffer has lost was not moved.
+    argv.extend(match row.test {
+        Test::Datagrams => ["-k", "REMOTE_RECV_THROUGHPUT,ELAPSED_TIME"],
+        _ => ["-k", "THROUGHPUT,ELAPSED_TIME"],
+    });
     let time = Duration::from_secs(u64::from(seconds)) + GRACE;
     let command = || format!("{machine}: {}", argv.join(" "));
     let output = lab
@@ -109,16 +111,21 @@ pub fn print(
 ///
 /// One that is needed is not there, or nothing was moved.
 fn parse(text: &str) -> Result<Found> {
+    let find = |name: &str| {
+        let mut lines = text.lines();
+        lines.find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='))
+    };
     let value = |name: &str| {
-        let line = text
-            .lines()
-            .find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
+        let line = find(name);
         let number: f64 = line.with_context(|| format!("no {name}"))?.trim().parse()?;
         anyhow::ensure!(number > 0.0, "{name} is {number}");
         anyhow::Ok(number)
     };
     Ok(Found {
-        value: value("THROUGHPUT")?,
+        value: match find("THROUGHPUT") {
+            Some(_) => value("THROUGHPUT")?,
+            None => value("REMOTE_RECV_THROUGHPUT")?,
+        },
         seconds: value("ELAPSED_TIME")?,
     })
 }
@@ -137,6 +144,8 @@ mod tests {
                 seconds: 3.02
             }
         );
+        let datagrams = parse("REMOTE_RECV_THROUGHPUT=78.1\nELAPSED_TIME=2.00\n").unwrap();
+        assert_eq!(datagrams.value, 78.1);
         assert!(parse("THROUGHPUT=0.00\nELAPSED_TIME=3.02\n").is_err());
         assert!(parse("netperf: refused\n").is_err());
     }

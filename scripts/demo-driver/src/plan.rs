@@ -22,6 +22,12 @@ pub enum Test {
     /// Connect, one request, one answer, close.
     #[serde(rename = "TCP_CRR")]
     ConnectRequestResponse,
+    /// Datagrams in one direction, as many as possible; those that are received count.
+    #[serde(rename = "UDP_STREAM")]
+    Datagrams,
+    /// A request and an answer at a time, in datagrams.
+    #[serde(rename = "UDP_RR")]
+    DatagramRequestResponse,
     /// Several connections in one direction at once, by our own probe: netperf has one.
     #[serde(rename = "STREAMS")]
     Streams,
@@ -34,23 +40,28 @@ impl Test {
             Self::Stream => "TCP_STREAM",
             Self::RequestResponse => "TCP_RR",
             Self::ConnectRequestResponse => "TCP_CRR",
+            Self::Datagrams => "UDP_STREAM",
+            Self::DatagramRequestResponse => "UDP_RR",
             Self::Streams => "STREAMS",
         }
     }
 
+    /// Whether it is about as many bytes as possible; if not, it is about transactions.
+    pub fn is_stream(self) -> bool {
+        matches!(self, Self::Stream | Self::Datagrams | Self::Streams)
+    }
+
     /// Unit of its results.
     pub fn unit(self) -> &'static str {
-        match self {
-            Self::Stream | Self::Streams => "Mb/s",
-            Self::RequestResponse | Self::ConnectRequestResponse => "1/s",
-        }
+        if self.is_stream() { "Mb/s" } else { "1/s" }
     }
 
     /// What costs are counted per.
     pub fn per(self) -> &'static str {
-        match self {
-            Self::Stream | Self::Streams => "MB",
-            Self::RequestResponse | Self::ConnectRequestResponse => "transaction",
+        if self.is_stream() {
+            "MB"
+        } else {
+            "transaction"
         }
     }
 }
@@ -182,7 +193,9 @@ pub struct Plan {
 impl Plan {
     /// Everything.
     pub fn full() -> Self {
-        use Test::{ConnectRequestResponse, RequestResponse, Stream};
+        use Test::{
+            ConnectRequestResponse, DatagramRequestResponse, Datagrams, RequestResponse, Stream,
+        };
         Self {
             rows: vec![
                 Row::new(Stream, 64),
@@ -196,10 +209,14 @@ impl Plan {
                 Row::new(RequestResponse, 1024),
                 Row::new(RequestResponse, 16384),
                 Row::new(ConnectRequestResponse, 1).at_par(1.0, 8),
+                Row::new(Datagrams, 1400).at_least(10.0),
+                Row::new(Datagrams, 16384).at_least(15.0),
+                Row::new(DatagramRequestResponse, 1).at_least(10.0),
             ],
             no_module: vec![
                 Row::new(Stream, 16384).at_par(0.98, 8),
                 Row::new(RequestResponse, 1).at_par(0.98, 8),
+                Row::new(DatagramRequestResponse, 1).at_par(0.99, 8),
             ],
             upgrade: Vec::new(),
             bound_streams: vec![64, 256, 1024, 4096, 16384, 65536],
@@ -211,13 +228,17 @@ impl Plan {
 
     /// What shows in a few minutes how things are.
     pub fn quick() -> Self {
-        use Test::{ConnectRequestResponse, RequestResponse, Stream};
+        use Test::{
+            ConnectRequestResponse, DatagramRequestResponse, Datagrams, RequestResponse, Stream,
+        };
         Self {
             rows: vec![
                 Row::new(Stream, 1024),
                 Row::new(Stream, 16384).at_least(10.0),
                 Row::new(RequestResponse, 1).at_least(8.0),
                 Row::new(ConnectRequestResponse, 1).at_par(1.0, 4),
+                Row::new(Datagrams, 1400).at_least(10.0),
+                Row::new(DatagramRequestResponse, 1).at_least(10.0),
             ],
             no_module: vec![Row::new(Stream, 16384).at_par(0.98, 3)],
             upgrade: Vec::new(),

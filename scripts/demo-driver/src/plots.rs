@@ -144,7 +144,7 @@ pub fn transactions(results: &Results) -> Result<String> {
     let rows: Vec<&RowResult> = results
         .rows
         .iter()
-        .filter(|row| row.test != Test::Stream)
+        .filter(|row| !row.test.is_stream())
         .collect();
     let loopback = |row: &RowResult| {
         let same = |bound: &&Bound| bound.test == row.test.name() && bound.size == row.size;

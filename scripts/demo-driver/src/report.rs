@@ -8,7 +8,6 @@ use anyhow::Result;
 
 use crate::{
     chart::thousands,
-    plan::Test,
     plots,
     results::{Results, RowResult, Run, Side},
     screen::{figure, range},
@@ -78,7 +77,7 @@ pub fn page(results: &Results) -> Result<String> {
     section(
         &mut body,
         "Transactions",
-        "TCP_RR: one at a time over one connection. TCP_CRR: a connection for each.",
+        "TCP_RR: one at a time over one connection. TCP_CRR: a connection for each. UDP_RR: one at a time, in datagrams.",
     );
     chart(
         &mut body,
@@ -246,7 +245,7 @@ fn counts(body: &mut String, results: &Results) {
             results
                 .rows
                 .iter()
-                .filter(|row| (row.test == Test::Stream) == is_stream)
+                .filter(|row| row.test.is_stream() == is_stream)
         };
         let Some(per) = rows().next().map(|row| row.per.as_str()) else {
             continue;

@@ -288,17 +288,17 @@ impl Run {
 
     /// What was done: million bytes or transactions.
     fn work(&self, test: Test) -> f64 {
-        match test {
-            Test::Stream | Test::Streams => self.value * self.seconds / 8.0,
-            Test::RequestResponse | Test::ConnectRequestResponse => self.value * self.seconds,
+        match test.is_stream() {
+            true => self.value * self.seconds / 8.0,
+            false => self.value * self.seconds,
         }
     }
 
     /// Bytes that netperf moved in both directions.
     pub fn bytes(&self, row: Row) -> f64 {
-        match row.test {
-            Test::Stream | Test::Streams => self.work(row.test) * 1e6,
-            _ => self.work(row.test) * 2.0 * f64::from(row.size),
+        match row.test.is_stream() {
+            true => self.work(row.test) * 1e6,
+            false => self.work(row.test) * 2.0 * f64::from(row.size),
         }
     }
 }
