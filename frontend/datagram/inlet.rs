@@ -22,14 +22,14 @@ use xenvmc_core::{
     Extent,
     Words, //
 };
-use xenvmc_net::deliver;
+use xenvmc_net::deliver::Batch;
 use xenvmc_xen::word::VirtFence;
 
 /// Records delivered in one go, before others get the processor.
 const BUDGET: u32 = 64;
 
 /// Bytes of payloads likewise: a part of what a socket takes that nobody reads, so that its reader gets the processor in time.
-const BUDGET_BYTES: u32 = 64 << 10;
+const BUDGET_BYTES: u32 = 96 << 10;
 
 /// How often it is looked for a record that the sender says is there, and is not.
 const LOOKS: u32 = 4;
@@ -102,6 +102,7 @@ impl Inlet {
             self.is_armed = false;
         }
         let (mut bytes, mut looks) = (0, 0);
+        let mut batch = Batch::new();
         loop {
             let available = self.reader.look(&prod)?;
             if available == 0 {
@@ -125,20 +126,21 @@ impl Inlet {
                 done.has_more = true;
                 break;
             }
-            bytes += self.deliver_next(channel, available)?;
+            bytes += self.deliver_next(channel, available, &mut batch)?;
             done.records += 1;
             if done.records % BATCH == 0 {
-                self.publish(&link);
+                self.publish(&link, &mut batch);
             }
         }
         if done.records != 0 {
-            self.publish(&link);
+            self.publish(&link, &mut batch);
         }
         Ok(done)
     }
 
-    /// Tells the sender how far we are.
-    fn publish(&mut self, link: &Link) {
+    /// Delivers what is in `batch`, and tells the sender how far we are.
+    fn publish(&mut self, link: &Link, batch: &mut Batch) {
+        batch.deliver();
         let Some(view) = link.view() else { return };
         let (cons, event) = (
             view.own.word(slot::RX_CONS),
@@ -149,11 +151,12 @@ impl Inlet {
         }
     }
 
-    /// Delivers the next record; returns the bytes of its payload.
+    /// Puts the next record into `batch`, which delivers it; returns the bytes of its payload.
     fn deliver_next(
         &mut self,
         channel: &Channel,
         available: u32,
+        batch: &mut Batch,
     ) -> core::result::Result<u32, Violation> {
         let mut head = [0; HEAD as usize];
         let at = self.reader.head();
@@ -170,7 +173,7 @@ impl Inlet {
         match arrival {
             None => counters.udp_rx_stale.inc(),
             Some((tuple, origin)) => {
-                let delivered = deliver::deliver(&origin, &tuple, &record, |from, bytes| {
+                let delivered = batch.push(&origin, &tuple, &record, |from, bytes| {
                     self.read_payload(
                         channel,
                         self.reader.payload(from, bytes.len() as u32),

@@ -7,3 +7,13 @@ bool xenvmc_helper_current_is_wanted(void)
 {
 	return need_resched() || signal_pending(current);
 }
+
+unsigned int xenvmc_helper_number_of_cpu(void)
+{
+	return raw_smp_processor_id();
+}
+
+bool xenvmc_helper_is_in_ordinary_task(void)
+{
+	return in_task() && !in_softirq() && !irqs_disabled() && !(current->flags & PF_KTHREAD);
+}

@@ -23,6 +23,11 @@ struct sock *xenvmc_helper_skb_socket(const struct sk_buff *skb)
 	return skb->sk;
 }
 
+bool xenvmc_helper_sk_has_nothing_to_read(const struct sock *sk)
+{
+	return skb_queue_empty_lockless(&sk->sk_receive_queue) && skb_queue_empty_lockless(&udp_sk(sk)->reader_queue);
+}
+
 bool xenvmc_helper_skb_is_segmented_otherwise(const struct sk_buff *skb)
 {
 	return skb_is_gso(skb) && skb_shinfo(skb)->gso_type != SKB_GSO_UDP_L4;
@@ -146,4 +151,14 @@ int xenvmc_helper_net_device_index(const struct net_device *dev)
 void xenvmc_helper_skb_set_protocol(struct sk_buff *skb, __be16 protocol)
 {
 	skb->protocol = protocol;
+}
+
+void xenvmc_helper_skb_list_init(struct list_head *list)
+{
+	INIT_LIST_HEAD(list);
+}
+
+void xenvmc_helper_skb_list_add_tail(struct sk_buff *skb, struct list_head *list)
+{
+	list_add_tail(&skb->list, list);
 }

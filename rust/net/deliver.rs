@@ -7,6 +7,10 @@
 
 use core::ptr::NonNull;
 use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Atomic,
+    Relaxed, //
+};
 use net_sys as bindings;
 use xenvmc_core::datagram::headers::Headers;
 use xenvmc_core::datagram::record::{
@@ -32,50 +36,176 @@ pub struct Origin {
     pub ethernet: [u8; 6],
 }
 
-/// Delivers the datagrams of one record, whose payload `copy(offset, buffer)` gives, from the front on.
+/// Packets that are delivered together, which spares the network work that is the same for all of them.
+const TOGETHER: usize = 16;
+
+/// Packets that are to be delivered; dropping it delivers them. It ends soon, since it is an RCU read-side section.
 ///
-/// With softirqs off, and no lock held that the network needs. Who must not be overtaken is delivered before, on the same CPU.
+/// # Invariants
 ///
-/// # Errors
-///
-/// `ENODEV` if there is no such netfront device, or it is not up; `ENOMEM`; what `copy` returns.
-pub fn deliver(
-    origin: &Origin,
-    tuple: &Tuple,
-    record: &Record,
-    copy: impl FnMut(u32, &mut [u8]) -> Result,
-) -> Result {
-    let _rcu = kernel::sync::rcu::read_lock();
-    // SAFETY: RCU keeps the device. Its Ethernet address has six bytes.
-    let (device, to) = unsafe {
-        let device =
-            bindings::dev_get_by_index_rcu((&raw mut bindings::init_net).cast(), origin.device);
-        if device.is_null()
-            || !bindings::net_device_is_netfront(device)
-            || !bindings::net_device_is_running(device)
-        {
-            return Err(ENODEV);
+/// The first `len` of `packets` are packets of ours alone, complete with headers; `device` was found in this section.
+pub struct Batch {
+    packets: [*mut bindings::sk_buff; TOGETHER],
+    len: usize,
+    device: Option<Device>,
+    _rcu: kernel::sync::rcu::Guard,
+}
+
+/// A netfront device that is up.
+struct Device {
+    number: i32,
+    device: *mut bindings::net_device,
+    ethernet: [u8; 6],
+}
+
+impl Device {
+    /// The device of this number. In an RCU read-side section, which keeps it.
+    fn find(number: i32) -> Option<Self> {
+        // SAFETY: RCU keeps the device. Its Ethernet address has six bytes.
+        unsafe {
+            let device =
+                bindings::dev_get_by_index_rcu((&raw mut bindings::init_net).cast(), number);
+            if device.is_null()
+                || !bindings::net_device_is_netfront(device)
+                || !bindings::net_device_is_running(device)
+            {
+                return None;
+            }
+            let ethernet = bindings::net_device_address(device)
+                .cast::<[u8; 6]>()
+                .read();
+            Some(Self {
+                number,
+                device,
+                ethernet,
+            })
         }
-        let address = bindings::net_device_address(device).cast::<[u8; 6]>();
-        (device, address.read())
-    };
-    let fields: &Fields = &record.fields;
-    let headers = Headers::new(origin.ethernet, to, tuple, fields, record.len).ok_or(EINVAL)?;
-    let skb = build(&headers, record, copy)?.as_ptr();
-    // SAFETY: a packet of ours, complete with headers; given away here.
-    unsafe {
-        if !fields.no_checksum {
-            // As a device does that leaves the checksum to whoever needs it: the bytes have not left the machine.
-            bindings::skb_partial_csum_set(skb, headers.udp_at as u16, CHECKSUM_AT);
-        }
-        if record.segment != 0 {
-            bindings::skb_set_udp_segments(skb, record.segment.into(), record.datagrams());
-        }
-        let protocol = bindings::eth_type_trans(skb, device);
-        bindings::skb_set_protocol(skb, protocol);
-        bindings::netif_receive_skb(skb);
     }
-    Ok(())
+}
+
+impl Batch {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self {
+            packets: [core::ptr::null_mut(); TOGETHER],
+            len: 0,
+            device: None,
+            _rcu: kernel::sync::rcu::read_lock(),
+        }
+    }
+
+    /// Takes in the datagrams of one record, whose payload `copy(offset, buffer)` gives, from the front on. They are delivered behind all
+    /// that were taken in before, at once or later.
+    ///
+    /// With softirqs off, and no lock held that the network needs. Who must not be overtaken is delivered before, on the same CPU.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if there is no such netfront device, or it is not up; `ENOMEM`; what `copy` returns.
+    pub fn push(
+        &mut self,
+        origin: &Origin,
+        tuple: &Tuple,
+        record: &Record,
+        copy: impl FnMut(u32, &mut [u8]) -> Result,
+    ) -> Result {
+        if self.device.as_ref().map(|device| device.number) != Some(origin.device) {
+            self.device = Device::find(origin.device);
+        }
+        let device = self.device.as_ref().ok_or(ENODEV)?;
+        let fields: &Fields = &record.fields;
+        let to = device.ethernet;
+        let headers = Headers::new(origin.ethernet, to, tuple, fields, record.len).ok_or(EINVAL)?;
+        let skb = build(&headers, record, copy)?.as_ptr();
+        // SAFETY: a packet of ours, complete with headers. RCU keeps the device.
+        unsafe {
+            if !fields.no_checksum {
+                // As a device does that leaves the checksum to whoever needs it: the bytes have not left the machine.
+                bindings::skb_partial_csum_set(skb, headers.udp_at as u16, CHECKSUM_AT);
+            }
+            if record.segment != 0 {
+                bindings::skb_set_udp_segments(skb, record.segment.into(), record.datagrams());
+            }
+            let protocol = bindings::eth_type_trans(skb, device.device);
+            bindings::skb_set_protocol(skb, protocol);
+        }
+        if let Some(place) = self.packets.get_mut(self.len) {
+            *place = skb;
+            self.len += 1;
+        }
+        if self.len == TOGETHER {
+            self.deliver();
+        }
+        Ok(())
+    }
+
+    /// Delivers what was taken in. As [`Self::push`].
+    pub fn deliver(&mut self) {
+        let len = core::mem::take(&mut self.len);
+        if len == 0 {
+            return;
+        }
+        let _delivering = Delivering::begin();
+        let mut list = bindings::list_head::default();
+        // SAFETY: the list stays where it is until it is empty again. The packets are given away here, and were found to be whole before.
+        unsafe {
+            bindings::skb_list_init(&mut list);
+            for skb in self.packets.iter().take(len) {
+                bindings::skb_list_add_tail(*skb, &mut list);
+            }
+            bindings::netif_receive_skb_list(&mut list);
+        }
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.deliver();
+    }
+}
+
+/// CPUs that are told apart; on others nothing is known.
+const CPUS: usize = 1024;
+
+/// The CPUs on which packets of ours are being delivered. Only the CPU itself looks at its own.
+static DELIVERING: [Atomic<bool>; CPUS] = [const { Atomic::new(false) }; CPUS];
+
+/// Says that this CPU delivers packets of ours, and no others; with softirqs off.
+struct Delivering(Option<&'static Atomic<bool>>);
+
+impl Delivering {
+    fn begin() -> Self {
+        let own = own_mark();
+        if let Some(mark) = own {
+            mark.store(true, Relaxed);
+        }
+        Self(own)
+    }
+}
+
+impl Drop for Delivering {
+    fn drop(&mut self) {
+        if let Some(mark) = self.0 {
+            mark.store(false, Relaxed);
+        }
+    }
+}
+
+fn own_mark() -> Option<&'static Atomic<bool>> {
+    // SAFETY: no requirements. With softirqs off the task stays where it is.
+    DELIVERING.get(unsafe { bindings::number_of_cpu() } as usize)
+}
+
+/// Whether the packet that the network handles on this CPU now is one that we deliver. With softirqs off, as in hooks that see what
+/// arrives; false may be wrong.
+pub(crate) fn is_delivering() -> bool {
+    own_mark().is_some_and(|mark| mark.load(Relaxed))
 }
 
 /// A packet with headers and payload.

@@ -4,6 +4,7 @@
 //!
 //! C header: `include/linux/netfilter.h`.
 
+use crate::deliver::is_delivering;
 use crate::packet::Packet;
 use core::ffi::c_void;
 use core::ptr::NonNull;
@@ -263,6 +264,10 @@ unsafe extern "C" fn arriving<H: PacketHandler>(
 ) -> c_uint {
     // SAFETY: valid in a hook, all of them.
     unsafe {
+        if is_delivering() {
+            // Not from the network.
+            return bindings::NF_ACCEPT;
+        }
         if let Some(packet) = arrived_packet(skb, &*state) {
             if (*handler.cast::<H>()).arriving(&packet) {
                 bindings::consume_skb(skb);
@@ -285,6 +290,9 @@ unsafe extern "C" fn arrived<H: PacketHandler>(
 ) -> c_uint {
     // SAFETY: valid in a hook, all of them.
     unsafe {
+        if is_delivering() {
+            return bindings::NF_ACCEPT;
+        }
         if let Some(packet) = arrived_packet(skb, &*state) {
             (*handler.cast::<H>()).arrived(&packet);
         }

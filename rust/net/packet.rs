@@ -120,6 +120,15 @@ impl Packet {
         }
     }
 
+    /// Returns whether its sender is a task that may be kept for a moment, and whose socket has nothing to be read. In a hook.
+    pub fn may_sender_look(&self) -> bool {
+        // SAFETY: a valid packet with a full socket of UDP, by the invariant; plain reads.
+        unsafe {
+            bindings::is_in_ordinary_task()
+                && bindings::sk_has_nothing_to_read(bindings::skb_socket(self.as_ptr()))
+        }
+    }
+
     /// Does what is left of the network's own business with it before it may go another way: connection tracking notes that it
     /// has left, so that it knows the answers, and the route is kept. In a hook.
     ///
