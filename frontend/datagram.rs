@@ -9,7 +9,8 @@
 //! * `hooks` sees packets that leave and that have come.
 //! * `flows` knows, for each flow that leaves, where its datagrams go; `arrivals` what has come of each flow, and which may come by ring;
 //!   `proofs` which addresses are whose.
-//! * `lines`, `outlet` and `inlet` are the two rings of a channel; `looker` looks at them while the processor is idle.
+//! * `lines`, `outlet` and `inlet` are the two rings of a channel; `looker` looks at them while the processor is idle, `answers` in the
+//!   calls of who sends requests.
 //! * `handshake` agrees with the peer, `keeper` does everything that takes time.
 //!
 //! # Lock order
@@ -20,6 +21,7 @@
 //! 4. an outlet
 //! 5. those of the channel that its `send` and `post` take; [`Datagrams::arrivals`], [`Datagrams::proofs`], [`Datagrams::echoes`]
 
+mod answers;
 mod arrivals;
 mod flow;
 mod flows;
@@ -64,6 +66,7 @@ use kernel::time::{
 use proofs::Proofs;
 use xenvmc_core::datagram::probe::Nonce;
 use xenvmc_core::message::Address;
+use xenvmc_net as net;
 use xenvmc_net::lock::BhSpinLock;
 use xenvmc_net::new_bh_spinlock;
 use xenvmc_xen::budget::Budget;
@@ -196,6 +199,8 @@ impl Datagrams {
     pub(crate) fn end(&self, channel: &Arc<Channel>) {
         // What waits for room in a ring is the flows' own then.
         self.flows.lock().abandon(channel);
+        // Who has found it in a flow and looks for an answer lets go of it, so that its reference is not the last one.
+        net::synchronize_packets();
         channel.lines().end(channel);
         self.arrivals.lock().forget(channel);
         self.release();

@@ -55,6 +55,25 @@ pub(super) struct Wanted {
     pub(super) device: i32,
 }
 
+/// What is to be done when a packet was dealt with, without the lock.
+pub(super) enum Then {
+    /// Nothing.
+    Nothing,
+    /// The keeper has something to do.
+    Kick,
+    /// An answer may come soon. The reference is one that the channel's end waits for: it is let go of in the same RCU read-side section.
+    Look(Arc<Channel>),
+}
+
+impl Then {
+    fn kick_if(is_so: bool) -> Self {
+        match is_so {
+            true => Self::Kick,
+            false => Self::Nothing,
+        }
+    }
+}
+
 impl Flows {
     /// None.
     ///
@@ -65,14 +84,16 @@ impl Flows {
         Ok(Self(Table::new()?))
     }
 
-    /// A packet is about to leave. Returns what becomes of it, and whether the keeper has something to do. In a hook.
+    /// A packet is about to leave. Returns what becomes of it, and what is to be done afterwards; `may_look` says whether its sender may look
+    /// for an answer. In a hook.
     pub(super) fn leaving(
         &mut self,
         frontend: &Frontend,
         packet: Packet,
         parsed: &Parsed,
         device: i32,
-    ) -> (Fate, bool) {
+        may_look: bool,
+    ) -> (Fate, Then) {
         let tuple = &parsed.tuple;
         let is_new = !self.0.contains(tuple);
         let flow = match is_new {
@@ -84,7 +105,7 @@ impl Flows {
             true => None,
         };
         let Some(flow) = flow else {
-            return (Fate::Network(packet), false);
+            return (Fate::Network(packet), Then::Nothing);
         };
         match flow.state {
             State::Network | State::Asking => {
@@ -93,9 +114,9 @@ impl Flows {
                 let kick = flow.state == State::Network
                     && flow.wants_ring(frontend, &packet, parsed)
                     && frontend.datagrams().may_begin(frontend.settings());
-                (Fate::Network(packet), kick || is_new)
+                (Fate::Network(packet), Then::kick_if(kick || is_new))
             }
-            State::Entering | State::Leaving => (flow.hold(packet), false),
+            State::Entering | State::Leaving => (flow.hold(packet), Then::Nothing),
             State::Ring => {
                 let is_open = flow
                     .channel
@@ -107,12 +128,20 @@ impl Flows {
                 if let Some(reason) = reason {
                     frontend.counters().decline(reason);
                     flow.leave();
-                    return (flow.hold(packet), true);
+                    return (flow.hold(packet), Then::Kick);
                 }
                 if packet.settle().is_err() {
-                    return (Fate::Full(packet), false);
+                    return (Fate::Full(packet), Then::Nothing);
                 }
-                (flow.send(packet, parsed), false)
+                let channel = flow.channel.as_ref().filter(|channel| {
+                    let is_first = channel.lines().answers.sent();
+                    is_first && may_look
+                });
+                let then = channel.map_or(Then::Nothing, |channel| Then::Look(channel.clone()));
+                match flow.send(packet, parsed) {
+                    Fate::Taken => (Fate::Taken, then),
+                    fate => (fate, Then::Nothing),
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 //! What is done with each UDP packet that leaves, and that has come over the network. In hooks of netfilter: no sleeping.
 
+use super::flows::Then;
 use super::Echo;
 use crate::frontend::Frontend;
 use kernel::prelude::*;
@@ -43,12 +44,15 @@ impl PacketHandler for Watcher {
             return Fate::Network(packet);
         }
         let datagrams = self.0.datagrams();
-        let (fate, kick) = datagrams
+        let may_look = packet.may_sender_look();
+        let (fate, then) = datagrams
             .flows
             .lock()
-            .leaving(&self.0, packet, &parsed, device);
-        if kick {
-            datagrams.kick();
+            .leaving(&self.0, packet, &parsed, device, may_look);
+        match then {
+            Then::Nothing => {}
+            Then::Kick => datagrams.kick(),
+            Then::Look(channel) => channel.lines().answers.look(&channel),
         }
         fate
     }

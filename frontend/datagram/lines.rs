@@ -3,6 +3,7 @@
 //! The two rings of a channel: ours, which the peer reads, and the peer's, which we read. One [`Lines`] per channel; the rings are
 //! made by the first flow that wants one.
 
+use super::answers::Answers;
 use super::inlet::{
     Done,
     Inlet,
@@ -66,6 +67,8 @@ pub(crate) struct Lines {
     /// Looks at the rings.
     #[pin]
     looker: BhSpinLock<Option<Thread<Looker>>>,
+    /// Looks in the calls of who sends.
+    pub(super) answers: Answers,
     /// The number of our slot, once there is one.
     own_slot: Atomic<u32>,
     /// The bottom half has something to do here.
@@ -96,6 +99,7 @@ impl Lines {
             outlet <- new_bh_spinlock!(None, "xenvmc_outlet"),
             inlet <- new_bh_spinlock!(None, "xenvmc_inlet"),
             looker <- new_bh_spinlock!(None, "xenvmc_looker"),
+            answers: Answers::new(),
             own_slot: Atomic::new(NO_SLOT),
             is_noticed: Atomic::new(false),
             is_watched: Atomic::new(false),
@@ -295,10 +299,14 @@ impl Lines {
             channel.take_notices_after(LATER_MS);
         }
         drop(inlet);
-        result.unwrap_or_else(|violation| {
+        let done = result.unwrap_or_else(|violation| {
             channel.violation(violation);
             Done::default()
-        })
+        });
+        if done.records != 0 {
+            self.answers.came(channel);
+        }
+        done
     }
 
     /// Delivers all that has come by now. Process context.

@@ -19,7 +19,7 @@ use kernel::time::{
     Instant,
     Monotonic, //
 };
-use xenvmc_core::policy::Spin;
+use xenvmc_core::policy::Patience;
 use xenvmc_xen::thread::{
     give_way,
     is_processor_wanted,
@@ -45,7 +45,8 @@ const ROUNDS: u32 = 64;
 /// The thread's part.
 pub(super) struct Looker {
     channel: Arc<Channel>,
-    spin: Atomic<u32>,
+    /// What it has learnt.
+    patience: Atomic<u64>,
     /// When it went to sleep last, in nanoseconds since `start`; 0 = never.
     slept_at: Atomic<i64>,
     start: Instant<Monotonic>,
@@ -60,7 +61,7 @@ impl Looker {
     pub(super) fn new(channel: &Arc<Channel>) -> Result<Thread<Self>> {
         let looker = Self {
             channel: channel.clone(),
-            spin: Atomic::new(Spin::new().to_bits()),
+            patience: Atomic::new(Patience::new().to_bits()),
             slept_at: Atomic::new(0),
             start: Instant::now(),
         };
@@ -76,18 +77,20 @@ impl Look for Looker {
     fn look(&self) {
         let (channel, lines) = (&self.channel, self.channel.lines());
         let cap = self.cap();
-        let mut spin = Spin::from_bits(self.spin.load(Relaxed));
+        let mut patience = Patience::from_bits(self.patience.load(Relaxed));
         let slept_at = self.slept_at.load(Relaxed);
         if slept_at != 0 {
             let slept = self.start.elapsed().as_nanos() - slept_at;
-            spin.handle_sleep(u32::try_from(slept).unwrap_or(u32::MAX), cap);
+            patience.handle_sleep(u32::try_from(slept).unwrap_or(u32::MAX), cap);
         }
         let mut since = Instant::<Monotonic>::now();
         let (mut gave_way, mut rounds) = (0, 0_u32);
-        while channel.is_open() && !is_stopping() {
+        let found = lines.answers.found();
+        // Who sends requests and finds the answers needs nobody else.
+        while channel.is_open() && !is_stopping() && lines.answers.found() == found {
             let done = self.look_for_a_while();
             if done.records != 0 {
-                spin.handle_hit(cap);
+                patience.handle_hit(nanos_since(since), cap);
                 since = Instant::now();
                 gave_way = 0;
             }
@@ -111,14 +114,14 @@ impl Look for Looker {
                 give_way();
             }
             let budget = match may_look(channel) {
-                true => spin.budget(cap, false),
+                true => patience.budget(cap),
                 false => 0,
             };
-            if !done.has_more && since.elapsed().as_nanos() >= i64::from(budget) {
+            if !done.has_more && nanos_since(since) >= budget {
                 break;
             }
         }
-        self.spin.store(spin.to_bits(), Relaxed);
+        self.patience.store(patience.to_bits(), Relaxed);
         let now = self.start.elapsed().as_nanos();
         self.slept_at.store(now.max(1), Relaxed);
         lines.arm(channel);
@@ -138,4 +141,8 @@ impl Looker {
         }
         done
     }
+}
+
+fn nanos_since(start: Instant<Monotonic>) -> u32 {
+    u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX)
 }

@@ -132,6 +132,124 @@ impl Default for Spin {
     }
 }
 
+/// How long a thread looks that does so only while nobody else wants the processor, in a unit of the caller's.
+///
+/// It learns as [`Spin`] does. But where the threads of both ends sleep, each of them waits for the other one's sleep to end, which takes
+/// longer than any look: both would go on like that, though neither would have to wait long if both looked. So after a short sleep it looks once
+/// for as long as such a sleep may take. If what it looks for then comes soon from there on, that was worth it; if not, such looks become rare.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    spin: Spin,
+    /// The next look is a long one.
+    is_long: bool,
+    /// Long looks that it may have one after the other.
+    credit: u8,
+    /// Short sleeps without a long look.
+    sleeps: u8,
+}
+
+/// Long looks that may be in vain before they become rare.
+const LONG_LOOKS: u8 = 8;
+
+/// Of how many short sleeps one is followed by a long look then.
+const SLEEPS_PER_LONG_LOOK: u8 = 64;
+
+impl Patience {
+    /// No experience yet.
+    ///
+    /// ```
+    /// use xenvmc_core::policy::Patience;
+    ///
+    /// let mut patience = Patience::new();
+    /// assert_eq!(patience.budget(400), 400);
+    /// patience.handle_sleep(1_000, 400);
+    /// assert_eq!(patience.budget(400), 4_000);
+    /// patience.handle_hit(300, 400);
+    /// assert_eq!(patience.budget(400), 400);
+    /// assert_eq!(patience.budget(0), 0);
+    /// ```
+    pub const fn new() -> Self {
+        Self {
+            spin: Spin::new(),
+            is_long: false,
+            credit: LONG_LOOKS,
+            sleeps: 0,
+        }
+    }
+
+    /// The experience as a number, for who keeps it in one atomic word.
+    pub const fn to_bits(self) -> u64 {
+        let [credit, sleeps, is_long] = [self.credit, self.sleeps, self.is_long as u8];
+        self.spin.to_bits() as u64
+            | ((credit as u64) << 32)
+            | ((sleeps as u64) << 40)
+            | ((is_long as u64) << 48)
+    }
+
+    /// The experience that [`Self::to_bits`] gave.
+    pub const fn from_bits(bits: u64) -> Self {
+        Self {
+            spin: Spin::from_bits(bits as u32),
+            is_long: (bits >> 48) & 1 == 1,
+            credit: (bits >> 32) as u8,
+            sleeps: (bits >> 40) as u8,
+        }
+    }
+
+    /// How long to look now; 0 = not at all.
+    pub fn budget(&self, cap: u32) -> u32 {
+        match self.is_long {
+            true => cap.saturating_mul(SHORT_SLEEP_CAPS),
+            false => self.spin.budget(cap, false),
+        }
+    }
+
+    /// A look found something after `waited`.
+    pub fn handle_hit(&mut self, waited: u32, cap: u32) {
+        if waited <= cap {
+            self.spin.handle_hit(cap);
+            (self.is_long, self.credit) = (false, LONG_LOOKS);
+        } else {
+            self.handle_long_wait();
+        }
+    }
+
+    /// After a look that found nothing, or none at all, it slept for `slept`.
+    pub fn handle_sleep(&mut self, slept: u32, cap: u32) {
+        self.spin.handle_sleep(slept, cap);
+        if slept <= cap.saturating_mul(SHORT_SLEEP_CAPS) {
+            self.handle_long_wait();
+        } else {
+            self.is_long = false;
+        }
+    }
+
+    /// As [`Self::handle_sleep`], for who has something better to do than to look: it came `late` after the look. Only what comes so soon that a
+    /// look twice as long had found it is worth one, but for the long ones.
+    pub fn handle_late(&mut self, late: u32, cap: u32) {
+        let long = cap.saturating_mul(SHORT_SLEEP_CAPS).saturating_add(1);
+        self.spin
+            .handle_sleep(if late <= cap { late } else { long }, cap);
+        match late < long {
+            true => self.handle_long_wait(),
+            false => self.is_long = false,
+        }
+    }
+
+    /// What comes takes longer than an ordinary look, but not very long.
+    fn handle_long_wait(&mut self) {
+        self.sleeps = self.sleeps.wrapping_add(1);
+        self.is_long = self.credit > 0 || self.sleeps % SLEEPS_PER_LONG_LOOK == 0;
+        self.credit = self.credit.saturating_sub(1);
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The shortest look that makes sense, at least 1 and at most `cap` (or 1).
 fn floor(cap: u32) -> u32 {
     cap.wrapping_shr(FLOOR_SHIFT).max(1)

@@ -11,6 +11,7 @@ use xenvmc_core::{
     },
     guest,
     policy::{
+        Patience,
         Spin,
         Threshold, //
     },
@@ -341,4 +342,74 @@ fn spinning_can_be_turned_off() {
         }
     }
     assert_eq!(Spin::new().budget(0, false), 0);
+}
+
+/// Two threads that wait for each other's sleeps to end stop that, and those whose peers are slow look long now and then only.
+#[test]
+fn patience_ends_mutual_sleeps() {
+    const CAP: u32 = 400;
+    let mut patience = Patience::new();
+    patience.handle_sleep(2_000, CAP);
+    assert_eq!(patience.budget(CAP), 10 * CAP);
+    patience.handle_hit(1_500, CAP);
+    patience.handle_hit(100, CAP);
+    assert_eq!(patience.budget(CAP), CAP);
+
+    let mut long = 0;
+    for _ in 0..1_000 {
+        patience.handle_sleep(3_000, CAP);
+        long += u32::from(patience.budget(CAP) > CAP);
+    }
+    assert!((8..32).contains(&long), "{long} long looks in vain");
+    let long = (0..1_000).filter(|_| {
+        patience.handle_hit(3_000, CAP);
+        patience.budget(CAP) > CAP
+    });
+    assert!(long.count() < 32);
+    patience.handle_hit(1, CAP);
+    patience.handle_sleep(u32::MAX, CAP);
+    assert!(patience.budget(CAP) <= CAP);
+    assert_eq!(patience.budget(0), 0);
+}
+
+/// Who has something better to do stops looking for what comes later than that, but for a long look now and then.
+#[test]
+fn patience_with_what_comes_late() {
+    const CAP: u32 = 400;
+    let mut patience = Patience::new();
+    patience.handle_late(300, CAP);
+    assert_eq!(patience.budget(CAP), 10 * CAP);
+    patience.handle_hit(100, CAP);
+    assert_eq!(patience.budget(CAP), CAP);
+    let mut looks = 0;
+    for _ in 0..1_000 {
+        patience.handle_late(2_000, CAP);
+        looks += u32::from(patience.budget(CAP) > 0);
+    }
+    assert!((8..32).contains(&looks), "{looks} looks in vain");
+    let mut patience = Patience::default();
+    for _ in 0..8 {
+        patience.handle_late(u32::MAX, CAP);
+    }
+    assert_eq!(patience.budget(CAP), 0);
+}
+
+/// No look is longer than a short sleep, and what is kept in a word is all there is.
+#[test]
+fn patience_is_bounded_and_kept() {
+    for cap in [0, 1, 7, 400, u32::MAX] {
+        let mut patience = Patience::new();
+        for round in 0..300u32 {
+            let time = round.wrapping_mul(0x9e37_79b9) >> (round % 32);
+            match round % 3 {
+                0 => patience.handle_hit(time, cap),
+                1 => patience.handle_late(time, cap),
+                _ => patience.handle_sleep(time, cap),
+            }
+            assert!(patience.budget(cap) <= cap.saturating_mul(10));
+            let kept = Patience::from_bits(patience.to_bits());
+            assert_eq!(kept.budget(cap), patience.budget(cap));
+            assert_eq!(kept.to_bits(), patience.to_bits());
+        }
+    }
 }
