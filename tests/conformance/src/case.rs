@@ -11,12 +11,23 @@ pub(crate) struct Case {
     pub(crate) path: &'static str,
     /// What Linux does, in a sentence or two.
     pub(crate) about: &'static str,
-    /// Whether the ends begin with a connection: established, used, and on the ring if that is the way.
-    pub(crate) connected: bool,
+    /// What the ends begin with.
+    pub(crate) start: Start,
     /// What the left end does.
     pub(crate) left: fn(&mut End),
     /// What the right end does.
     pub(crate) right: fn(&mut End),
+}
+
+/// What the ends of a case begin with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// A connection: established, used, and on the ring if that is the way.
+    Connection,
+    /// Two sockets of UDP that are connected to each other, have been used, and are on the ring if that is the way.
+    Datagrams,
+    /// No socket.
+    Nothing,
 }
 
 impl Case {
@@ -42,20 +53,21 @@ impl Case {
 /// }
 /// ```
 ///
-/// With `bare` before a name, the ends begin without a connection.
+/// With `datagrams` behind a name, the ends begin with sockets of UDP; with `bare`, with none.
 macro_rules! cases {
-    ($($(#[doc = $doc:literal])+ $name:ident $($bare:ident)?:
+    ($($(#[doc = $doc:literal])+ $name:ident $($start:ident)?:
         |$left:ident| $left_body:block, |$right:ident| $right_body:block;)*) => {
         pub(crate) const CASES: &[$crate::case::Case] = &[$($crate::case::Case {
             path: concat!(module_path!(), "::", stringify!($name)),
             about: concat!($($doc),+),
-            connected: $crate::case::cases!(@ $($bare)?),
+            start: $crate::case::cases!(@ $($start)?),
             left: |$left: &mut $crate::end::End| $left_body,
             right: |$right: &mut $crate::end::End| $right_body,
         },)*];
     };
-    (@) => { true };
-    (@ bare) => { false };
+    (@) => { $crate::case::Start::Connection };
+    (@ datagrams) => { $crate::case::Start::Datagrams };
+    (@ bare) => { $crate::case::Start::Nothing };
 }
 
 pub(crate) use cases;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What applications see of TCP sockets: cases of two ends each, whose observations are recorded where
+//! What applications see of sockets of TCP and UDP: cases of two ends each, whose observations are recorded where
 //! the modules are absent, and must be the same where they are loaded.
 //!
 //! It runs as server in one guest and as client in the other, and prints KTAP (the kernel's
@@ -12,6 +12,7 @@ mod case;
 mod cases;
 mod child;
 mod control;
+mod datagram;
 mod end;
 mod epoll;
 mod inherited;

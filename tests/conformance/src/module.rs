@@ -17,7 +17,12 @@ pub(crate) fn connection(fd: RawFd) -> String {
         format!("local_port={}", local.port()),
         format!("remote_port={}", remote.port()),
     ];
-    let text = fs::read_to_string(format!("{REPORTS}/connections")).unwrap_or_default();
+    line("connections", &words)
+}
+
+/// The line of a report that has all these words; empty if there is none.
+fn line(report: &str, words: &[String]) -> String {
+    let text = fs::read_to_string(format!("{REPORTS}/{report}")).unwrap_or_default();
     let found = text.lines().find(|line| {
         words
             .iter()
@@ -33,6 +38,24 @@ pub(crate) fn sends_to_ring(fd: RawFd) -> bool {
         .any(|word| word == "sends_to=ring")
 }
 
+/// The frontend's line about the datagrams that a connected socket sends; empty if it knows none.
+pub(crate) fn flow(fd: RawFd) -> String {
+    let (Ok(local), Ok(remote)) = (call::local(fd), call::remote(fd)) else {
+        return String::new();
+    };
+    let words = [
+        "direction=out".to_owned(),
+        format!("source_port={}", local.port()),
+        format!("destination_port={}", remote.port()),
+    ];
+    line("flows", &words)
+}
+
+/// Whether a connected socket's datagrams go into the ring.
+pub(crate) fn is_flow_in_ring(fd: RawFd) -> bool {
+    flow(fd).split_whitespace().any(|word| word == "state=Ring")
+}
+
 /// Bytes that all rings have moved, in both directions: 0 without the module.
 pub(crate) fn ring_bytes() -> u64 {
     let text = fs::read_to_string(format!("{REPORTS}/counters")).unwrap_or_default();
@@ -43,5 +66,8 @@ pub(crate) fn ring_bytes() -> u64 {
         });
         value.unwrap_or(0)
     };
-    counter("tx_bytes") + counter("rx_bytes")
+    ["tx_bytes", "rx_bytes", "udp_tx_bytes", "udp_rx_bytes"]
+        .map(counter)
+        .iter()
+        .sum()
 }

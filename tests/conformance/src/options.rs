@@ -6,7 +6,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// What applications see of TCP sockets, case by case.
+/// What applications see of sockets of TCP and UDP, case by case.
 #[derive(Parser)]
 #[command(version)]
 pub(crate) struct Options {

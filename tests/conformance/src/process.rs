@@ -15,7 +15,14 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 
-use crate::{call, case::Case, control::Outcome, end::End, module, options::Way};
+use crate::{
+    call,
+    case::{Case, Start},
+    control::Outcome,
+    end::End,
+    module,
+    options::Way,
+};
 
 /// Seconds after which an end counts as hanging. The emulator is slow.
 const LIMIT_S: u32 = 90;
@@ -88,8 +95,10 @@ pub(crate) fn play(case: &Case, mut end: End, is_left: bool) -> [Outcome; 2] {
     // SAFETY: No memory is passed.
     unsafe { libc::alarm(LIMIT_S + more) };
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        if case.connected {
-            end.establish(|_| {});
+        match case.start {
+            Start::Connection => end.establish(|_| {}),
+            Start::Datagrams => end.exchange_datagrams(),
+            Start::Nothing => {}
         }
         let before = module::ring_bytes();
         let body = if is_left { case.left } else { case.right };

@@ -34,7 +34,7 @@ fn device(end: &End) -> String {
 }
 
 /// A global IPv6 address of this end, made from its IPv4 one.
-fn global_v6(end: &End) -> Ipv6Addr {
+pub(super) fn global_v6(end: &End) -> Ipv6Addr {
     let IpAddr::V4(v4) = end.address() else {
         panic!("no IPv4 address");
     };

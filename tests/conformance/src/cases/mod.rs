@@ -5,6 +5,10 @@
 mod addresses;
 mod blocking;
 mod calls;
+mod datagram_errors;
+mod datagram_messages;
+mod datagram_options;
+mod datagrams;
 mod descriptors;
 mod edges;
 mod ended;
@@ -47,6 +51,10 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         addresses::CASES,
         blocking::CASES,
         calls::CASES,
+        datagram_errors::CASES,
+        datagram_messages::CASES,
+        datagram_options::CASES,
+        datagrams::CASES,
         descriptors::CASES,
         edges::CASES,
         ended::CASES,

@@ -178,6 +178,7 @@ pub(crate) const ALL: &[Case] = cases![
     conformance::descriptors,
     conformance::options,
     conformance::addresses,
+    conformance::datagrams,
     cost::idle_rings_shrink,
     cost::thousand_connections long,
     suspend::saved_and_restored long_pv,

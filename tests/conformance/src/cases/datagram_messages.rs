@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! sendmsg and recvmsg with datagrams, one or several, with control data.
+
+use std::{mem, os::fd::RawFd, ptr};
+
+use nix::errno::Errno;
+
+use crate::{
+    call::{self, check},
+    case::cases,
+    end::End,
+    message,
+};
+
+const IP: i32 = libc::IPPROTO_IP;
+const UDP: i32 = libc::IPPROTO_UDP;
+const SOCKET: i32 = libc::SOL_SOCKET;
+
+/// Times of live and types of service that packets have in none of these cases otherwise.
+const TTL: i32 = 33;
+const TOS: i32 = 0x28;
+
+/// Bytes of the datagrams that a call with UDP_SEGMENT is cut into.
+const SEGMENT: u16 = 1000;
+
+/// Datagrams of the calls that have several.
+const SEVERAL: usize = 8;
+
+cases! {
+    /// Messages in pieces.
+    pieces datagrams: |left| {
+        left.see("sendmsg", message::send(left.fd, &[b"ab", b"", b"cdefg", b"h"], b"", 0));
+        left.see("sendmsg", message::send(left.fd, &[b"0123456789"], b"", 0));
+        left.meet();
+    }, |right| {
+        right.meet();
+        received(right, &[1, 0, 3], 0, libc::MSG_PEEK);
+        received(right, &[1, 0, 3, 100], 0, 0);
+        received(right, &[2, 3], 0, 0);
+        received(right, &[1], 0, libc::MSG_DONTWAIT);
+    };
+
+    /// The flags that a message returns.
+    returned_flags datagrams: |left| {
+        for _ in 0..5 {
+            left.send(b"0123456789", 0);
+        }
+        left.meet();
+    }, |right| {
+        right.meet();
+        received(right, &[2], 0, 0);
+        received(right, &[2], 0, libc::MSG_TRUNC);
+        received(right, &[20], 0, libc::MSG_EOR);
+        received(right, &[2], 0, libc::MSG_CMSG_CLOEXEC | libc::MSG_WAITALL);
+        received(right, &[10], 0, libc::MSG_PEEK | libc::MSG_DONTWAIT);
+        received(right, &[10], 0, libc::MSG_ERRQUEUE);
+    };
+
+    /// IP_RECVTTL and IP_RECVTOS: what the sender has set for its socket, or for one datagram.
+    ttl_and_tos datagrams: |left| {
+        left.send(b"as usual", 0);
+        let (ttl, tos) = (TTL.to_ne_bytes(), TOS.to_ne_bytes());
+        let both = [message::control(IP, libc::IP_TTL, &ttl), message::control(IP, libc::IP_TOS, &tos)];
+        left.see("for one", message::send(left.fd, &[b"for one"], &both.concat(), 0));
+        left.see("set", call::set(left.fd, IP, libc::IP_TTL, TTL + 1));
+        left.see("set", call::set(left.fd, IP, libc::IP_TOS, TOS + 4));
+        left.send(b"for all", 0);
+        left.see("for one", message::send(left.fd, &[b"for one"], &both.concat(), 0));
+        left.meet();
+        left.meet();
+    }, |right| {
+        right.see("set", call::set(right.fd, IP, libc::IP_RECVTTL, 1));
+        right.see("set", call::set(right.fd, IP, libc::IP_RECVTOS, 1));
+        right.meet();
+        for _ in 0..4 {
+            received(right, &[100], 200, 0);
+        }
+        right.meet();
+    };
+
+    /// IP_PKTINFO: where a datagram came to.
+    packet_information datagrams: |left| {
+        left.send(b"x", 0);
+        left.send(b"y", 0);
+        left.meet();
+    }, |right| {
+        right.see("set", call::set(right.fd, IP, libc::IP_PKTINFO, 1));
+        right.meet();
+        received(right, &[100], 200, 0);
+        // There is no room for all of it.
+        received(right, &[100], 20, 0);
+    };
+
+    /// IP_ORIGDSTADDR, which has a port of its own each time.
+    original_destination datagrams: |left| {
+        left.send(b"x", 0);
+        left.meet();
+    }, |right| {
+        right.see("set", call::set(right.fd, IP, libc::IP_RECVORIGDSTADDR, 1));
+        right.meet();
+        let local = call::local(right.fd).expect("getsockname");
+        let message = message::recv(right.fd, &[100], 200, 0).expect("recvmsg");
+        for (level, kind, data) in &message.control {
+            let port = data.get(2..4).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+            right.see(&format!("{level} {kind}"), data.len());
+            right.see("the port", port == Some(local.port()));
+        }
+    };
+
+    /// SO_TIMESTAMP and SO_TIMESTAMPNS: datagrams come with a time, which does not go back.
+    timestamps datagrams: |left| {
+        for _ in 0..2 {
+            while left.ask() == "more" {
+                call::send(left.fd, b"x", 0).expect("send");
+            }
+        }
+    }, |right| {
+        for name in [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS] {
+            right.see("set", call::set(right.fd, SOCKET, name, 1));
+            stamped(right, name);
+        }
+    };
+
+    /// SO_RXQ_OVFL: how many were dropped, once some were.
+    dropped datagrams: |left| {
+        for _ in 0..3 {
+            left.send(b"x", 0);
+        }
+        left.meet();
+    }, |right| {
+        right.see("set", call::set(right.fd, SOCKET, libc::SO_RXQ_OVFL, 1));
+        right.meet();
+        received(right, &[100], 200, 0);
+    };
+
+    /// UDP_SEGMENT: one call, several datagrams.
+    segments datagrams: |left| {
+        let bytes = call::pattern(0, 3500);
+        let cut = message::control(UDP, libc::UDP_SEGMENT, &SEGMENT.to_ne_bytes());
+        left.see("sendmsg", message::send(left.fd, &[&bytes], &cut, 0));
+        left.meet();
+        left.meet();
+        left.see("set", call::set(left.fd, UDP, libc::UDP_SEGMENT, i32::from(SEGMENT)));
+        left.send(&bytes, 0);
+        left.meet();
+        left.meet();
+        // Not more than that: one datagram.
+        left.send(&bytes[..1000], 0);
+        left.send(&bytes[..1001], 0);
+        left.see("unset", call::set(left.fd, UDP, libc::UDP_SEGMENT, 0));
+        left.meet();
+        left.meet();
+        let odd = message::control(UDP, libc::UDP_SEGMENT, &[1, 0, 0, 0]);
+        left.see("of another size", message::send(left.fd, &[&bytes], &odd, 0));
+        let many = message::control(UDP, libc::UDP_SEGMENT, &1u16.to_ne_bytes());
+        left.see("too many", message::send(left.fd, &[&bytes], &many, 0));
+        left.meet();
+        left.meet();
+    }, |right| {
+        for count in [4, 4, 3] {
+            right.meet();
+            for _ in 0..count {
+                right.recv(5000, 0);
+            }
+            right.recv(1, libc::MSG_DONTWAIT);
+            right.meet();
+        }
+        right.meet();
+        right.recv(1, libc::MSG_DONTWAIT);
+        right.meet();
+    };
+
+    /// UDP_GRO: several datagrams may come as one, with their size; all bytes come.
+    coalesced datagrams: |left| {
+        let cut = message::control(UDP, libc::UDP_SEGMENT, &SEGMENT.to_ne_bytes());
+        left.see("sendmsg", message::send(left.fd, &[&call::pattern(0, 3500)], &cut, 0));
+        left.meet();
+    }, |right| {
+        right.see("set", call::set(right.fd, UDP, libc::UDP_GRO, 1));
+        right.see("get", call::get(right.fd, UDP, libc::UDP_GRO));
+        right.meet();
+        let mut bytes = Vec::new();
+        let mut sizes = true;
+        while bytes.len() < 3500 {
+            let message = message::recv(right.fd, &[10_000], 64, 0).expect("recvmsg");
+            sizes &= message.control.iter().all(|(level, kind, data)| {
+                (*level, *kind) != (UDP, libc::UDP_GRO) || *data == i32::from(SEGMENT).to_ne_bytes()
+            });
+            bytes.extend(message.bytes);
+        }
+        right.see("all", bytes);
+        right.see("sizes", sizes);
+    };
+
+    /// sendmmsg and recvmmsg.
+    several datagrams: |left| {
+        left.see("sendmmsg", send_several(left.fd));
+        left.meet();
+        left.meet();
+    }, |right| {
+        right.meet();
+        right.see("peek", receive_several(right.fd, 3, libc::MSG_PEEK | libc::MSG_DONTWAIT).map(|all| all.len()));
+        for count in [3, SEVERAL - 3] {
+            let all = receive_several(right.fd, count, 0).expect("recvmmsg");
+            right.see("messages", all.len());
+            for bytes in all {
+                right.see("message", bytes);
+            }
+        }
+        right.see("none", receive_several(right.fd, 3, libc::MSG_DONTWAIT).map(|all| all.len()));
+        right.meet();
+    };
+
+    /// recvmmsg with MSG_WAITFORONE returns what is there once something is.
+    wait_for_one datagrams: |left| {
+        left.send(b"x", 0);
+        left.meet();
+    }, |right| {
+        right.meet();
+        right.see("messages", receive_several(right.fd, 3, libc::MSG_WAITFORONE).map(|all| all.len()));
+    };
+
+    /// Control data that makes no sense to a datagram.
+    control_data datagrams: |left| {
+        let (fd, number) = (left.fd, 1i32.to_ne_bytes());
+        let mut see = |what: &str, control: &[u8]| {
+            let result = message::send(fd, &[what.as_bytes()], control, 0);
+            left.see(what, result);
+        };
+        see("unknown type", &message::control(SOCKET, 0x7777, &number));
+        see("unknown level", &message::control(0x7777, 1, &number));
+        see("unknown of IP", &message::control(IP, 0x7777, &number));
+        see("unknown of UDP", &message::control(UDP, 0x7777, &number));
+        see("a time of live of 0", &message::control(IP, libc::IP_TTL, &0i32.to_ne_bytes()));
+        see("a priority", &message::control(SOCKET, libc::SO_PRIORITY, &number));
+        left.meet();
+    }, |right| {
+        right.meet();
+        right.recv(100, 0);
+        while let Ok(bytes) = call::recv(right.fd, 100, libc::MSG_DONTWAIT) {
+            right.see("more", bytes);
+        }
+    };
+}
+
+/// recvmsg(2), noted, but for the name, whose port is another one each time.
+fn received(end: &mut End, sizes: &[usize], control: usize, flags: i32) {
+    let result = message::recv(end.fd, sizes, control, flags);
+    end.see("recvmsg", result);
+}
+
+/// Asks for datagrams until one has a time; it and a later one are in order.
+fn stamped(end: &mut End, name: i32) {
+    let mut times: Vec<[i64; 2]> = Vec::new();
+    for _ in 0..100 {
+        end.tell("more");
+        let message = message::recv(end.fd, &[1], 64, 0).expect("recvmsg");
+        let of = |(level, kind, data): &(i32, i32, Vec<u8>)| {
+            let is_it = (*level, *kind, data.len()) == (SOCKET, name, 16);
+            let half = |at: usize| i64::from_ne_bytes(data[at..at + 8].try_into().expect("8"));
+            is_it.then(|| [half(0), half(8)])
+        };
+        times.extend(message.control.iter().find_map(of));
+        if times.len() == 2 {
+            break;
+        }
+        // The kernel begins to take them a little later.
+        end.pause();
+    }
+    end.tell("enough");
+    end.see("times", times.len());
+    end.see("in order", times.is_sorted());
+}
+
+/// sendmmsg(2) of small messages.
+fn send_several(fd: RawFd) -> Result<usize, Errno> {
+    let texts: Vec<_> = (0..SEVERAL)
+        .map(|number| format!("message {number}"))
+        .collect();
+    let mut parts: Vec<_> = texts
+        .iter()
+        .map(|text| message::pieces(&[text.as_bytes()]))
+        .collect();
+    let mut all: Vec<_> = parts.iter_mut().map(|pieces| several(pieces)).collect();
+    // SAFETY: All that the headers point to is valid for reads.
+    check(unsafe { libc::sendmmsg(fd, all.as_mut_ptr(), SEVERAL as u32, 0) } as isize)
+}
+
+/// recvmmsg(2) of at most `count`.
+fn receive_several(fd: RawFd, count: usize, flags: i32) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut rooms = vec![[vec![0; 100]]; count];
+    let mut parts: Vec<_> = rooms.iter_mut().map(|room| message::rooms(room)).collect();
+    let mut all: Vec<_> = parts.iter_mut().map(|pieces| several(pieces)).collect();
+    let at = all.as_mut_ptr();
+    // SAFETY: All that the headers point to is valid for writes.
+    let got = unsafe { libc::recvmmsg(fd, at, count as u32, flags as _, ptr::null_mut()) };
+    let got = check(got as isize)?;
+    let cut =
+        |(header, [room]): (&libc::mmsghdr, [Vec<u8>; 1])| room[..header.msg_len as usize].to_vec();
+    Ok(all.iter().zip(rooms).take(got).map(cut).collect())
+}
+
+fn several(pieces: &mut [libc::iovec]) -> libc::mmsghdr {
+    // SAFETY: All fields may be zero.
+    let mut all: libc::mmsghdr = unsafe { mem::zeroed() };
+    all.msg_hdr = message::header(pieces);
+    all
+}
