@@ -9,7 +9,6 @@
 use crate::registry::Registry;
 use kernel::{
     prelude::*,
-    str::CStr,
     sync::{
         atomic::{
             Acquire,
@@ -82,7 +81,7 @@ impl Census {
 }
 
 impl watch::Handler for Census {
-    fn changed(&self, _path: &CStr) {
+    fn changed(&self, _name: Option<&[u8]>) {
         self.set();
         self.task.kick();
     }

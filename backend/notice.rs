@@ -6,7 +6,6 @@
 use crate::registry::Registry;
 use kernel::{
     prelude::*,
-    str::CStr,
     sync::{
         atomic::{
             Atomic,
@@ -16,21 +15,22 @@ use kernel::{
         Arc, //
     },
 };
+use xenvmc_core::which::Which;
 use xenvmc_xen::{
     watch,
-    work::Task, //
+    work::Task,
+    DomId, //
 };
 
-/// What is read of a guest.
+/// What is read of a guest, each with a watch of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
 pub(crate) enum Part {
     /// Its group.
-    Group = 1,
+    Group,
     /// Its announcement.
-    Announcement = 2,
+    Announcement,
     /// Its offers and answers.
-    Offers = 4,
+    Offers,
 }
 
 impl Part {
@@ -38,57 +38,114 @@ impl Part {
     pub(crate) const ALL: [Part; 3] = [Part::Group, Part::Announcement, Part::Offers];
 }
 
-/// Some parts.
-#[derive(Clone, Copy)]
-pub(crate) struct Parts(u32);
+/// What of a guest is to be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Its group.
+    pub(crate) group: bool,
+    /// Its announcement.
+    pub(crate) announcement: bool,
+    /// Its offers and answers: for whom.
+    pub(crate) offers: Which,
+}
 
-impl Parts {
-    /// Returns whether there is none.
-    pub(crate) fn is_empty(self) -> bool {
-        self.0 == 0
+/// The bits of a word that stand for a part; the upper half is for offers.
+const GROUP: u32 = 1;
+const ANNOUNCEMENT: u32 = 2;
+
+impl Due {
+    /// Nothing.
+    pub(crate) const NOTHING: Self = Self {
+        group: false,
+        announcement: false,
+        offers: Which::Nobody,
+    };
+
+    /// Everything.
+    const ALL: Self = Self {
+        group: true,
+        announcement: true,
+        offers: Which::All,
+    };
+
+    /// A part of it; `peer` is whom an offer is for, if that is known.
+    fn of(part: Part, peer: Option<DomId>) -> Self {
+        let nothing = Self::NOTHING;
+        match part {
+            Part::Group => Self {
+                group: true,
+                ..nothing
+            },
+            Part::Announcement => Self {
+                announcement: true,
+                ..nothing
+            },
+            Part::Offers => Self {
+                offers: peer.map_or(Which::All, |peer| Which::One(peer.get())),
+                ..nothing
+            },
+        }
     }
 
-    /// Returns whether `part` is one of them.
-    pub(crate) fn has(self, part: Part) -> bool {
-        self.0 & part as u32 != 0
+    /// Both.
+    fn and(self, other: Self) -> Self {
+        Self {
+            group: self.group || other.group,
+            announcement: self.announcement || other.announcement,
+            offers: self.offers.and(other.offers),
+        }
+    }
+
+    /// In one word.
+    fn to_word(self) -> u32 {
+        let group = if self.group { GROUP } else { 0 };
+        let announcement = if self.announcement { ANNOUNCEMENT } else { 0 };
+        u32::from(self.offers.to_word()) << 16 | group | announcement
+    }
+
+    /// From that word.
+    fn from_word(word: u32) -> Self {
+        Self {
+            group: word & GROUP != 0,
+            announcement: word & ANNOUNCEMENT != 0,
+            offers: Which::from_word((word >> 16) as u16),
+        }
     }
 }
 
-/// What of a guest is to be read.
+/// What of a guest is to be read, and who does it.
 pub(crate) struct Notice {
+    /// [`Due`] as a word.
     due: Atomic<u32>,
     task: Arc<Task<Registry>>,
 }
 
 impl Notice {
-    /// Makes the notice, with all parts due: a guest that is new is looked at.
+    /// Makes the notice, with everything due: a guest that is new is looked at.
     pub(crate) fn new(task: Arc<Task<Registry>>) -> Result<Arc<Self>> {
-        let all = Part::ALL.iter().fold(0, |all, part| all | *part as u32);
         let this = Self {
-            due: Atomic::new(all),
+            due: Atomic::new(Due::ALL.to_word()),
             task,
         };
         Ok(Arc::new(this, GFP_KERNEL)?)
     }
 
-    /// Says again that these parts are due; the caller asks for the run that reads them.
-    pub(crate) fn set(&self, parts: Parts) {
-        self.add(parts.0);
-    }
-
     /// Takes away what is due /before/ xenstore is read, so that a change after the read makes it due
     /// again.
-    pub(crate) fn take(&self) -> Parts {
-        Parts(self.due.xchg(0, Full))
+    pub(crate) fn take(&self) -> Due {
+        Due::from_word(self.due.xchg(0, Full))
     }
 
-    /// Adds to what is due, and returns what was before.
-    fn add(&self, parts: u32) -> u32 {
+    /// Adds to what is due, and returns what was before. Who says again that something is due asks for the run that reads it.
+    pub(crate) fn add(&self, due: Due) -> Due {
         let mut before = self.due.load(Relaxed);
-        while let Err(now) = self.due.cmpxchg(before, before | parts, Full) {
-            before = now;
+        loop {
+            let after = Due::from_word(before).and(due).to_word();
+            match self.due.cmpxchg(before, after, Full) {
+                Ok(_) => return Due::from_word(before),
+                Err(now) => before = now,
+            }
         }
-        before
     }
 }
 
@@ -107,10 +164,11 @@ impl Mark {
 }
 
 impl watch::Handler for Mark {
-    fn changed(&self, _path: &CStr) {
+    fn changed(&self, name: Option<&[u8]>) {
+        let due = Due::of(self.part, name.and_then(DomId::parse));
         // A notice that has something due already has its run, sooner or later: a guest that writes faster
         // than it may causes none of its own.
-        if self.notice.add(self.part as u32) == 0 {
+        if self.notice.add(due) == Due::NOTHING {
             self.notice.task.kick();
         }
     }

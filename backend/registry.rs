@@ -16,7 +16,7 @@ use crate::{
         Counters, //
     },
     domain::Domain,
-    notice::Part,
+    notice::Due,
     publish::Content,
     view, //
 };
@@ -29,9 +29,12 @@ use kernel::{
         Mutex, //
     },
 };
-use xenvmc_core::announce::{
-    self,
-    Backend, //
+use xenvmc_core::{
+    announce::{
+        self,
+        Backend, //
+    },
+    which::Which, //
 };
 use xenvmc_xen::{
     random,
@@ -172,6 +175,7 @@ impl RegistryInner {
         let ids = census::list()?;
         self.domains.retain(|domain| ids.contains(&domain.id));
         for domain in &mut self.domains {
+            domain.forget_offers_unless(|peer| ids.contains(&peer));
             domain.published.verify(domain.id)?;
         }
         for id in &ids {
@@ -197,45 +201,45 @@ impl RegistryInner {
         let mut marked = KVec::new();
         for (index, domain) in self.domains.iter_mut().enumerate() {
             let due = domain.notice.take();
-            if due.is_empty() {
+            if due == Due::NOTHING {
                 continue;
             }
             if !domain.looks.take() || marked.push((index, due), GFP_KERNEL).is_err() {
                 counters.add(Counter::Postponed);
-                domain.notice.set(due);
+                domain.notice.add(due);
                 *postponed = true;
                 continue;
             }
             let mut result = Ok(());
-            if due.has(Part::Group) {
+            if due.group {
                 result = domain.read_group(registry.default_all, counters);
             }
-            if due.has(Part::Announcement) {
+            if due.announcement {
                 self.announcements += 1;
                 let order = self.announcements;
                 result = result.and_then(|()| domain.read_announcement(order, counters));
             }
             if registry.failed(result) {
-                domain.notice.set(due);
+                domain.notice.add(due);
                 again = true;
             }
         }
         for (index, due) in marked {
-            if !due.has(Part::Offers) {
+            if due.offers == Which::Nobody {
                 continue;
             }
             let ids: KVec<DomId> = match self.ids() {
                 Ok(ids) => ids,
                 Err(_) => {
-                    self.domains[index].notice.set(due);
+                    self.domains[index].notice.add(due);
                     again = true;
                     continue;
                 }
             };
             let domain = &mut self.domains[index];
-            let result = domain.read_offers(|id| ids.contains(&id), counters);
+            let result = domain.read_offers(due.offers, |id| ids.contains(&id), counters);
             if registry.failed(result) {
-                domain.notice.set(due);
+                domain.notice.add(due);
                 again = true;
             }
         }

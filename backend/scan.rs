@@ -31,7 +31,8 @@ use xenvmc_core::{
         Offer,
         VALUE_MAX, //
     },
-    error::AnnounceError, //
+    error::AnnounceError,
+    which::Which, //
 };
 use xenvmc_xen::{
     xenbus,
@@ -128,60 +129,94 @@ impl Domain {
         Ok(())
     }
 
-    /// Reads the offers and answers for guests that `exists` knows: no more of them than there are
+    /// Reads the offers and answers that are due, for guests that `exists` knows: no more of them than there are
     /// guests, however many there may be in the directory.
     ///
     /// # Errors
     ///
-    /// What [`xenbus::directory`] and [`xenbus::read`] return; what was known before is kept then.
+    /// What [`xenbus::directory`] and [`xenbus::read`] return; then the same is still due.
     pub(crate) fn read_offers(
         &mut self,
+        due: Which,
         exists: impl Fn(DomId) -> bool,
         counters: &Counters,
     ) -> Result {
         let id = self.id;
+        let exists = |peer| peer != id && exists(peer);
+        match due {
+            Which::Nobody => return Ok(()),
+            Which::One(peer) => {
+                return match DomId::new(peer).filter(|peer| exists(*peer)) {
+                    Some(peer) => self.read_offer(peer, counters),
+                    None => {
+                        counters.add(Counter::OffersIgnored);
+                        Ok(())
+                    }
+                };
+            }
+            Which::All => {}
+        }
         let path = CString::try_from_fmt(format_args!("/local/domain/{id}/data/xenvmc/offers"))?;
-        let mut offers = KVec::new();
-        let mut refused_offers = KVec::new();
         let names = match xenbus::directory(&path) {
             Ok(names) => Some(names),
             Err(e) if e == ENOENT => None,
             Err(e) => return Err(e),
         };
+        let mut found = KVec::new();
         for name in names.iter().flat_map(|names| names.iter()) {
-            let peer = match DomId::parse(name.to_bytes()) {
-                Some(peer) if peer != id && exists(peer) => peer,
-                _ => {
-                    counters.add(Counter::OffersIgnored);
-                    continue;
+            match DomId::parse(name.to_bytes()).filter(|peer| exists(*peer)) {
+                Some(peer) => {
+                    found.push(peer, GFP_KERNEL)?;
+                    self.read_offer(peer, counters)?;
                 }
-            };
-            let path = CString::try_from_fmt(format_args!(
-                "/local/domain/{id}/data/xenvmc/offers/{peer}"
-            ))?;
-            let (refused, error) = match read(&path, VALUE_MAX)? {
-                Value::Absent => continue,
-                Value::Long => (Refused::Long, AnnounceError::Long),
-                Value::Present(value) => match check(&value, id, peer) {
-                    Ok(offer) => {
-                        offers.push((peer, offer), GFP_KERNEL)?;
-                        continue;
-                    }
-                    Err(error) => (Refused::Malformed(value), error),
-                },
-            };
-            let known = self.refused_offers.iter();
-            if !known.clone().any(|(p, r)| *p == peer && *r == refused) {
-                counters.add(Counter::OffersRefused);
-                if self.lines.take() {
-                    pr_warn!("guest {id}: offer for guest {peer} refused: {error:?}\n");
-                }
+                None => counters.add(Counter::OffersIgnored),
             }
-            refused_offers.push((peer, refused), GFP_KERNEL)?;
         }
-        self.offers = offers;
-        self.refused_offers = refused_offers;
+        self.forget_offers_unless(|peer| found.contains(&peer));
         Ok(())
+    }
+
+    /// Reads the offer or answer for `peer`.
+    fn read_offer(&mut self, peer: DomId, counters: &Counters) -> Result {
+        let id = self.id;
+        let path =
+            CString::try_from_fmt(format_args!("/local/domain/{id}/data/xenvmc/offers/{peer}"))?;
+        let (refused, error) = match read(&path, VALUE_MAX)? {
+            Value::Absent => {
+                self.forget_offer(peer);
+                return Ok(());
+            }
+            Value::Long => (Refused::Long, AnnounceError::Long),
+            Value::Present(value) => match check(&value, id, peer) {
+                Ok(offer) => {
+                    self.offers.reserve(1, GFP_KERNEL)?;
+                    self.forget_offer(peer);
+                    return Ok(self.offers.push((peer, offer), GFP_KERNEL)?);
+                }
+                Err(error) => (Refused::Malformed(value), error),
+            },
+        };
+        let mut known = self.refused_offers.iter();
+        if !known.any(|(p, r)| *p == peer && *r == refused) {
+            counters.add(Counter::OffersRefused);
+            if self.lines.take() {
+                pr_warn!("guest {id}: offer for guest {peer} refused: {error:?}\n");
+            }
+        }
+        self.refused_offers.reserve(1, GFP_KERNEL)?;
+        self.forget_offer(peer);
+        Ok(self.refused_offers.push((peer, refused), GFP_KERNEL)?)
+    }
+
+    /// There is none for `peer` any more.
+    fn forget_offer(&mut self, peer: DomId) {
+        self.forget_offers_unless(|other| other != peer);
+    }
+
+    /// There are none any more but for those of which `stays` is true.
+    pub(crate) fn forget_offers_unless(&mut self, stays: impl Fn(DomId) -> bool) {
+        self.offers.retain(|(peer, _)| stays(*peer));
+        self.refused_offers.retain(|(peer, _)| stays(*peer));
     }
 }
 

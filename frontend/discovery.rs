@@ -23,7 +23,7 @@ use crate::{
         Roster, //
     },
     survey::{
-        part,
+        Due,
         Said,
         Survey, //
     },
@@ -36,7 +36,6 @@ use core::mem;
 use kernel::{
     new_mutex,
     prelude::*,
-    str::CStr,
     sync::{
         atomic::{
             Atomic,
@@ -48,7 +47,10 @@ use kernel::{
         Mutex, //
     },
 };
-use xenvmc_core::announce::Offer;
+use xenvmc_core::{
+    announce::Offer,
+    which::Which, //
+};
 use xenvmc_net::address::{
     Changed,
     Notifier, //
@@ -118,12 +120,12 @@ impl Discovery {
         let reconciler = Reconciler::new(peers, counters, timeline, listener);
         let reconciler = Arc::pin_init(reconciler, GFP_KERNEL)?;
         let task = new_task!(Queue::HighPriority, reconciler, "xenvmc_reconciler")?;
-        let trigger = |due| {
+        let trigger = |part| {
             let task = task.clone();
-            Arc::new(Trigger { task, due }, GFP_KERNEL)
+            Arc::new(Trigger { task, part }, GFP_KERNEL)
         };
-        let (addresses, all) = (trigger(0)?, trigger(part::ALL)?);
-        let (peers, offers) = (trigger(part::PEERS)?, trigger(part::OFFERS)?);
+        let (addresses, all) = (trigger(Part::Nothing)?, trigger(Part::All)?);
+        let (peers, offers) = (trigger(Part::Peers)?, trigger(Part::Offers)?);
         // From here on dropping stops what was started.
         let mut this = Self {
             notifier: None,
@@ -200,13 +202,42 @@ impl Drop for Discovery {
 /// What asks for runs.
 struct Trigger {
     task: Arc<Task<Reconciler>>,
-    /// What is to be read then.
-    due: u32,
+    /// Of what is to be read then.
+    part: Part,
+}
+
+/// A part of what the backend says.
+#[derive(Clone, Copy)]
+enum Part {
+    Nothing,
+    Peers,
+    Offers,
+    All,
+}
+
+impl Part {
+    /// What is due in it when what has this name has changed, or anything.
+    fn due(self, name: Option<&[u8]>) -> Due {
+        let domid = name.and_then(DomId::parse);
+        let which = domid.map_or(Which::All, |domid| Which::One(domid.get()));
+        match self {
+            Part::Nothing => Due::NOTHING,
+            Part::Peers => Due {
+                peers: which,
+                ..Due::NOTHING
+            },
+            Part::Offers => Due {
+                offers: which,
+                ..Due::NOTHING
+            },
+            Part::All => Due::ALL,
+        }
+    }
 }
 
 impl Handler for Trigger {
-    fn changed(&self, _path: &CStr) {
-        self.task.handler().set_due(self.due);
+    fn changed(&self, name: Option<&[u8]>) {
+        self.task.handler().set_due(self.part.due(name));
         self.task.kick();
     }
 }
@@ -224,7 +255,7 @@ struct Reconciler {
     counters: Arc<Counters>,
     timeline: Arc<Timeline>,
     listener: Arc<dyn Listener>,
-    /// Parts of what the backend says that may have changed ([`part`]); none if only our addresses have. Set
+    /// What of that which the backend says may have changed ([`Due`] as a word); nothing if only our addresses have. Set
     /// /before/ a run is asked for, so that the run sees it.
     due: Atomic<u32>,
     /// Whether nothing that was said before holds any more. Set /before/ a run is asked for.
@@ -272,16 +303,30 @@ impl Reconciler {
     }
 
     /// Adds to what is to be read.
-    fn set_due(&self, parts: u32) {
+    fn set_due(&self, due: Due) {
         let mut before = self.due.load(Relaxed);
-        while let Err(now) = self.due.cmpxchg(before, before | parts, Full) {
-            before = now;
+        loop {
+            let after = Due::from_word(before).and(due).to_word();
+            match self.due.cmpxchg(before, after, Full) {
+                Ok(_) => return,
+                Err(now) => before = now,
+            }
         }
     }
 
+    /// Takes what is to be read.
+    fn take_due(&self) -> Due {
+        Due::from_word(self.due.xchg(0, Full))
+    }
+
+    /// Whether there is something to be read.
+    fn is_due(&self) -> bool {
+        Due::from_word(self.due.load(Relaxed)) != Due::NOTHING
+    }
+
     /// Does all that there is to do; true = to be done again from the beginning.
-    fn reconcile(&self, state: &mut State, due: u32) -> Result<bool> {
-        if due == 0 && state.own.is_some() {
+    fn reconcile(&self, state: &mut State, due: Due) -> Result<bool> {
+        if due == Due::NOTHING && state.own.is_some() {
             state.announcer.update(&self.counters)?;
             return Ok(false);
         }
@@ -292,6 +337,10 @@ impl Reconciler {
         state.announcer.update(&self.counters)?;
         self.timeline.note(Step::Announced);
         self.look(state, own, due)?;
+        if self.is_due() {
+            // The next run does the rest.
+            return Ok(false);
+        }
         // Last, as it seldom finds anything, and others wait for what comes before: xenstore is slow.
         let is_lost =
             domain::own()? != own || state.announcer.check(&self.counters)? == Found::Nothing;
@@ -312,7 +361,7 @@ impl Reconciler {
     }
 
     /// Looks at what the backend says.
-    fn look(&self, state: &mut State, own: DomId, due: u32) -> Result {
+    fn look(&self, state: &mut State, own: DomId, due: Due) -> Result {
         match Survey::take(own, state.backend, due, &mut state.said)? {
             // Its change will ask for another run.
             Survey::Changing => Ok(()),
@@ -361,6 +410,7 @@ impl Reconciler {
     /// Forgets the backend and all peers.
     fn forget(&self, state: &mut State) {
         state.backend = None;
+        state.said = Said::default();
         let roster = mem::take(&mut state.roster);
         self.peers.replace(Table::default());
         self.peers.set_backend(0);
@@ -373,7 +423,7 @@ impl Reconciler {
 impl Run for Reconciler {
     fn run(&self, task: &Task<Self>) {
         let mut state = self.state.lock();
-        let due = self.due.xchg(0, Full);
+        let due = self.take_due();
         if self.is_new.xchg(false, Full) {
             state.own = None;
         }
@@ -381,7 +431,7 @@ impl Run for Reconciler {
             Ok(is_lost) => {
                 state.is_failing = false;
                 if is_lost {
-                    self.set_due(part::ALL);
+                    self.set_due(Due::ALL);
                     task.kick();
                 }
             }
@@ -390,7 +440,7 @@ impl Run for Reconciler {
                     pr_warn!("discovery failed, and will be tried again: {e:?}\n");
                 }
                 state.is_failing = true;
-                self.set_due(part::ALL);
+                self.set_due(Due::ALL);
                 task.kick_after(RETRY_MS);
             }
         }

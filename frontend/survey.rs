@@ -14,7 +14,8 @@ use xenvmc_core::{
         Backend,
         VALUE_MAX, //
     },
-    error::AnnounceError, //
+    error::AnnounceError,
+    which::Which, //
 };
 use xenvmc_xen::{
     xenbus,
@@ -31,14 +32,48 @@ pub(crate) enum Survey {
     Said(u64),
 }
 
-/// Parts of what the backend says, as bits of a number.
-pub(crate) mod part {
-    /// Announcements.
-    pub(crate) const PEERS: u32 = 1;
-    /// Offers and answers.
-    pub(crate) const OFFERS: u32 = 2;
+/// What of that may have changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Whose announcements.
+    pub(crate) peers: Which,
+    /// Whose offers and answers.
+    pub(crate) offers: Which,
+}
+
+impl Due {
+    /// Nothing.
+    pub(crate) const NOTHING: Self = Self {
+        peers: Which::Nobody,
+        offers: Which::Nobody,
+    };
+
     /// Everything, as when the backend is another one.
-    pub(crate) const ALL: u32 = PEERS | OFFERS;
+    pub(crate) const ALL: Self = Self {
+        peers: Which::All,
+        offers: Which::All,
+    };
+
+    /// Both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            peers: self.peers.and(other.peers),
+            offers: self.offers.and(other.offers),
+        }
+    }
+
+    /// In one word.
+    pub(crate) fn to_word(self) -> u32 {
+        u32::from(self.peers.to_word()) << 16 | u32::from(self.offers.to_word())
+    }
+
+    /// From that word.
+    pub(crate) fn from_word(word: u32) -> Self {
+        Self {
+            peers: Which::from_word((word >> 16) as u16),
+            offers: Which::from_word(word as u16),
+        }
+    }
 }
 
 /// What the backend said when we looked last.
@@ -98,7 +133,7 @@ impl Text {
 }
 
 impl Survey {
-    /// Looks at the parts that are due. `own` is the number of our own domain, which is no peer; `known` that of the backend that was
+    /// Looks at what is due. `own` is the number of our own domain, which is no peer; `known` that of the backend that was
     /// there before.
     ///
     /// Xenstore is slow, and others wait: what has not changed is not read again.
@@ -106,7 +141,7 @@ impl Survey {
     /// # Errors
     ///
     /// `ENOMEM`, `EIO`, `EACCES`. Then everything is due.
-    pub(crate) fn take(own: DomId, known: Option<u64>, due: u32, said: &mut Said) -> Result<Self> {
+    pub(crate) fn take(own: DomId, known: Option<u64>, due: Due, said: &mut Said) -> Result<Self> {
         if let Some(known) = known {
             match Self::of(own, known, due, said)? {
                 Survey::Changing => {}
@@ -114,18 +149,24 @@ impl Survey {
             }
         }
         match backend()? {
-            Some(backend) => Self::of(own, backend, part::ALL, said),
+            Some(backend) => Self::of(own, backend, Due::ALL, said),
             None => Ok(Survey::NoBackend),
         }
     }
 
     /// Looks at what this backend says.
-    fn of(own: DomId, backend: u64, due: u32, said: &mut Said) -> Result<Self> {
-        if due & part::PEERS != 0 {
-            said.peers = values(c"xenvmc/peers", own)?;
+    fn of(own: DomId, backend: u64, due: Due, said: &mut Said) -> Result<Self> {
+        let had_peers = !said.peers.is_empty();
+        let peers = look(c"xenvmc/peers", own, due.peers, &mut said.peers)?;
+        if due == Due::ALL && !had_peers && said.peers.is_empty() {
+            // As after a suspend. Nobody has lost anything, and offers of nobody mean nothing.
+            said.offers.clear();
+            return Ok(Survey::Said(backend));
         }
-        if due & part::OFFERS != 0 {
-            said.offers = values(c"xenvmc/offers", own)?;
+        let offers = look(c"xenvmc/offers", own, due.offers, &mut said.offers)?;
+        if matches!((peers, offers), (Found::Values, Found::Values)) {
+            // If they are of another backend, we shall hear of it: everything will be due.
+            return Ok(Survey::Said(backend));
         }
         // The backend takes back all that it said at once, and what we read may be half of it. Each
         // has a number of its own, so one that is the same was there all the time.
@@ -134,6 +175,39 @@ impl Survey {
             Some(_) => Survey::Changing,
             None => Survey::NoBackend,
         })
+    }
+}
+
+/// What a look has found.
+#[derive(Clone, Copy)]
+enum Found {
+    /// Each value that was due is there.
+    Values,
+    /// Something is not there.
+    Gaps,
+}
+
+/// Reads the values of those guests of a directory that are due; those of others stay as they are.
+fn look(path: &CStr, own: DomId, due: Which, known: &mut KVec<(DomId, Text)>) -> Result<Found> {
+    let domid = match due {
+        Which::Nobody => return Ok(Found::Values),
+        Which::One(number) => DomId::new(number).filter(|domid| *domid != own),
+        Which::All => {
+            *known = values(path, own)?;
+            return Ok(Found::Gaps);
+        }
+    };
+    let Some(domid) = domid else {
+        return Ok(Found::Values);
+    };
+    let found = value(path, domid)?;
+    known.retain(|(other, _)| *other != domid);
+    match found {
+        Some(text) => {
+            known.push((domid, text), GFP_KERNEL)?;
+            Ok(Found::Values)
+        }
+        None => Ok(Found::Gaps),
     }
 }
 
@@ -173,17 +247,22 @@ fn values(path: &CStr, own: DomId) -> Result<KVec<(DomId, Text)>> {
         Err(e) if e == ENOENT => return Ok(values),
         Err(e) => return Err(e),
     };
-    let base = path.to_str().map_err(|_| EINVAL)?;
     for name in directory.iter() {
         let Some(domid) = DomId::parse(name.to_bytes()).filter(|domid| *domid != own) else {
             continue;
         };
-        let path = CString::try_from_fmt(format_args!("{base}/{}", domid.get()))?;
-        if let Some(value) = read(&path)? {
+        if let Some(value) = value(path, domid)? {
             values.push((domid, value), GFP_KERNEL)?;
         }
     }
     Ok(values)
+}
+
+/// Returns the value that a directory has for a domain, if there is one.
+fn value(path: &CStr, domid: DomId) -> Result<Option<Text>> {
+    let base = path.to_str().map_err(|_| EINVAL)?;
+    let path = CString::try_from_fmt(format_args!("{base}/{}", domid.get()))?;
+    read(&path)
 }
 
 /// Returns a value, if there is one.

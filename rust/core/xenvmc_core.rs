@@ -20,6 +20,7 @@
 //! - [`channel`], [`connection`], [`guest`]: states
 //! - [`datagram`]: the service of datagrams
 //! - [`policy`]: when to ask, how long to spin
+//! - [`which`]: what is to be looked at
 
 #![cfg_attr(not(CONFIG_RUST), no_std)]
 #![forbid(unsafe_code)]
@@ -50,6 +51,7 @@ pub mod segment;
 pub mod shared;
 pub mod stream;
 pub mod wake;
+pub mod which;
 pub mod wire;
 
 pub use decline::Decline;

@@ -4,10 +4,7 @@
 //!
 //! C header: [`include/xen/xenbus.h`](srctree/include/xen/xenbus.h)
 
-use core::ptr::{
-    addr_of_mut,
-    null_mut, //
-};
+use core::ptr::null_mut;
 use kernel::{
     container_of,
     error::to_result,
@@ -22,7 +19,14 @@ use kernel::{
         CStr,
         CString, //
     },
-    sync::Arc,
+    sync::{
+        atomic::{
+            Atomic,
+            Full,
+            Relaxed, //
+        },
+        Arc, //
+    },
     types::Opaque, //
 };
 
@@ -31,9 +35,9 @@ pub trait Handler: Send + Sync + 'static {
     /// Called in the one thread that serves all watches of the kernel: it only hands over to a
     /// [`crate::work::Task`].
     ///
-    /// While one call is due further events are dropped, so `path`, the node of the event that was
-    /// first, serves for messages at most: look at everything again.
-    fn changed(&self, path: &CStr);
+    /// `name` is the path, below the watched one, of what has changed. Without it, look at everything again: while one call is due,
+    /// further events are dropped; and what is removed along with a directory has no event of its own.
+    fn changed(&self, name: Option<&[u8]>);
 }
 
 /// A watch on a path.
@@ -49,8 +53,19 @@ pub struct Watch<H: Handler> {
     #[pin]
     watch: Opaque<xen_sys::xenbus_watch>,
     node: CString,
+    /// Of [`IDLE`], [`DUE`], [`MERGED`].
+    due: Atomic<u32>,
     handler: Arc<H>,
 }
+
+/// No call is due.
+const IDLE: u32 = 0;
+
+/// A call is due, for one event.
+const DUE: u32 = 1;
+
+/// A call is due, and further events were dropped.
+const MERGED: u32 = 2;
 
 // SAFETY: A watch belongs to no thread, and `H` is `Send` and `Sync`.
 unsafe impl<H: Handler> Send for Watch<H> {}
@@ -70,6 +85,7 @@ impl<H: Handler> Watch<H> {
         KBox::try_pin_init(
             try_pin_init!(Self {
                 node,
+                due: Atomic::new(IDLE),
                 handler,
                 watch <- Opaque::try_ffi_init(|slot: *mut xen_sys::xenbus_watch| {
                     // SAFETY: `slot` is valid for writes.
@@ -97,16 +113,25 @@ impl<H: Handler> Watch<H> {
     }
 
     /// Decides, under a spin lock, whether an event is queued: only one at a time, or whoever
-    /// writes below the path could fill our memory with them. The count is lowered before the
-    /// callback runs, so no change is missed.
+    /// writes below the path could fill our memory with them. What is queued is given to the callback, unless the watch ends.
     extern "C" fn will_handle(
         watch: *mut xen_sys::xenbus_watch,
         _path: *const c_char,
         _token: *const c_char,
     ) -> bool {
-        // SAFETY: `watch` is a registered watch, and the caller holds the lock that guards its list
-        // of events.
-        unsafe { addr_of_mut!((*watch).nr_pending).read_volatile() == 0 }
+        // SAFETY: `watch` is that of a `Self`, which is alive: it is in the list of watches, whose lock the caller holds.
+        let this = unsafe { &*container_of!(Opaque::cast_from(watch), Self, watch) };
+        // Nobody else leaves `IDLE`. The change was made /before/ this; partner: the exchange in `Self::callback`, /after/ which it
+        // is looked for.
+        if this.due.cmpxchg(IDLE, DUE, Full).is_ok() {
+            return true;
+        }
+        if this.due.cmpxchg(DUE, MERGED, Full) == Err(IDLE) {
+            // The call has begun in between.
+            this.due.store(DUE, Relaxed);
+            return true;
+        }
+        false
     }
 
     /// Entry from the thread of the watches.
@@ -117,8 +142,12 @@ impl<H: Handler> Watch<H> {
     ) {
         // SAFETY: `watch` is that of a `Self`, which is alive: its drop waits for this function.
         let this = unsafe { &*container_of!(Opaque::cast_from(watch), Self, watch) };
+        let is_alone = this.due.xchg(IDLE, Full) == DUE;
         // SAFETY: The caller passes a string that lives until we return.
-        this.handler.changed(unsafe { CStr::from_char_ptr(path) });
+        let path = unsafe { CStr::from_char_ptr(path) };
+        let name = path.to_bytes().strip_prefix(this.node.to_bytes());
+        let name = name.and_then(|name| name.strip_prefix(b"/"));
+        this.handler.changed(name.filter(|_| is_alone));
     }
 }
 

@@ -413,3 +413,27 @@ fn patience_is_bounded_and_kept() {
         }
     }
 }
+
+/// What is due adds up, and nothing gets lost in the word.
+#[test]
+fn which() {
+    use xenvmc_core::which::Which::{
+        self,
+        All,
+        Nobody,
+        One, //
+    };
+    for word in 0..=u16::MAX {
+        assert_eq!(Which::from_word(word).to_word(), word);
+    }
+    for which in [Nobody, One(0), One(1), One(0x7fef), All] {
+        assert_eq!(Which::from_word(which.to_word()), which);
+        assert_eq!(which.and(Nobody), which);
+        assert_eq!(Nobody.and(which), which);
+        assert_eq!(which.and(which), which);
+        assert_eq!(which.and(All), All);
+        assert_eq!(All.and(which), All);
+    }
+    assert_eq!(One(0).and(One(1)), All);
+    assert_eq!(Which::from_word(One(u16::MAX).to_word()), All);
+}
