@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Writing to a guest's `/local/domain/N/xenvmc`: each change is one transaction, or one write, so that
-//! the guest never sees half of it.
+//! Writing to a guest's `/local/domain/N/xenvmc`: each change is one transaction, or one write, or ends with `backend`, so that
+//! the guest never believes half of it.
 //!
 //! `backend` is there if and only if the rest is right: without it, peers and offers say nothing.
 //! So a backend that is removed takes it back along with all else, and a guest that finds it gone
@@ -119,7 +119,7 @@ impl Published {
     /// # Errors
     ///
     /// `ENOENT` if the guest is gone, `EAGAIN` if others were always in the way, and what
-    /// [`xenbus::write`] returns. Then nothing is changed.
+    /// [`xenbus::write`] returns. Then nothing is changed that the guest believes.
     pub(crate) fn update(
         &mut self,
         id: DomId,
@@ -135,13 +135,15 @@ impl Published {
         if known.is_some() && written == 0 && removed == 0 {
             return Ok(false);
         }
-        if written == 1 && removed == 0 && had.get(c"backend").is_some() {
-            // Somebody waits for it, and a transaction takes four times as long.
-            for (name, value) in wanted.without(had) {
-                xenbus::write(&path(id, name)?, value)?;
+        let has_backend = had.get(c"backend").is_some();
+        if known.is_some() && removed == 0 && (written == 1 || !has_backend) {
+            // Somebody waits for it, and a transaction takes four times as long. As long as there is no backend,
+            // nobody believes the rest.
+            if let Err(error) = write_in_order(id, &wanted, had) {
+                *self = Self::unknown();
+                return Err(error);
             }
-            undo_if_gone(id)?;
-            counters.add(Counter::Published);
+            counters.add_many(Counter::Published, written as u64);
             self.content = Some(wanted);
             return Ok(true);
         }
@@ -178,6 +180,23 @@ impl Published {
         self.content = Some(wanted);
         Ok(true)
     }
+}
+
+/// Writes what is not there yet without a transaction, `backend` last.
+///
+/// # Errors
+///
+/// `ENOENT` if the guest is gone, and what [`xenbus::write`] returns. Then some of it may be written.
+fn write_in_order(id: DomId, wanted: &Content, had: &Content) -> Result {
+    let is_last = |name: &CStr| *name == *c"backend";
+    for wants_last in [false, true] {
+        for (name, value) in wanted.without(had) {
+            if is_last(name) == wants_last {
+                xenbus::write(&path(id, name)?, value)?;
+            }
+        }
+    }
+    undo_if_gone(id)
 }
 
 /// Takes back what was written for guest `id` without a transaction, if it was gone already: the directories on the way have
