@@ -7,6 +7,7 @@ use crate::closing;
 use crate::datagram;
 use crate::handshake;
 use crate::policy;
+use crate::region::PeerRegion;
 use crate::tending;
 use crate::unread;
 use kernel::prelude::*;
@@ -194,8 +195,15 @@ pub(crate) fn map_chunks(channel: &Channel) {
     match result {
         Ok(_) => {}
         Err(error) if error == ENOMEM => channel.kick_after(RETRY_MS),
+        // It has let go of everything, and takes back what we have not mapped: its module was removed while it was about to open, say.
+        Err(_) if has_let_go(theirs) => channel.kick_after(RETRY_MS),
         Err(_) => channel.violation(xenvmc_core::error::ArenaError::Mapped.into()),
     }
+}
+
+/// Whether the peer says that it touches nothing any more.
+fn has_let_go(theirs: &PeerRegion) -> bool {
+    theirs.root().word(root::STATE).load_acquire() == State::Done.word()
 }
 
 /// Takes the control messages that have come.
