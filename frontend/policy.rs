@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Which connections are asked for: those that have moved enough over TCP to be worth a ring, and those that had one before their
-//! channel was over.
+//! Which connections are asked for: those that have moved enough over TCP to be worth a ring, at once or when there is a channel, and
+//! those that had one before their channel was over.
 
 use crate::channel::Channel;
 use crate::establish;
@@ -24,7 +24,7 @@ pub(crate) struct Traffic {
     calls: Atomic<u32>,
     bytes: Atomic<u64>,
     refusals: Atomic<u32>,
-    /// It was worth a ring before.
+    /// It had a ring before, or would have asked for one if there had been a channel.
     is_worth: Atomic<bool>,
 }
 
@@ -89,6 +89,8 @@ fn ask(stream: &Arc<AdoptedStream>) {
     if !frontend.settings().is_enabled() || stream.agreement().lock().state() != State::Plain {
         return;
     }
+    // Without a channel, it is asked for when there is one: the application may have filled TCP's buffers by then, and make no call.
+    stream.traffic.is_worth.store(true, Relaxed);
     let peer = stream.peer();
     let Some(channel) = peer.channel() else {
         return frontend.want_channel(&peer);
@@ -101,8 +103,8 @@ fn ask(stream: &Arc<AdoptedStream>) {
     }
 }
 
-/// Asks the peer of a channel for all connections that had a ring on an earlier one; false = some are left for want of memory or of
-/// room in the queue. The upkeep.
+/// Asks the peer of a channel for all connections that had a ring on an earlier one, or were worth one before there was this one; false = some
+/// are left for want of memory or of room in the queue. The upkeep.
 ///
 /// They need no call of the application's for that, which may be waiting for TCP, whose timer has backed off meanwhile.
 pub(crate) fn ask_again(channel: &Arc<Channel>) -> bool {

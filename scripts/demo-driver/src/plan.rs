@@ -208,7 +208,7 @@ impl Plan {
                 Row::new(RequestResponse, 64),
                 Row::new(RequestResponse, 1024),
                 Row::new(RequestResponse, 16384),
-                Row::new(ConnectRequestResponse, 1).at_par(1.0, 8),
+                Row::new(ConnectRequestResponse, 1).at_par(1.0, 12),
                 Row::new(Datagrams, 1400).at_least(10.0),
                 Row::new(Datagrams, 16384).at_least(15.0),
                 Row::new(DatagramRequestResponse, 1).at_least(10.0),

@@ -112,6 +112,7 @@ pub(crate) const ALL: &[Case] = cases![
     integrity::much_before_reading,
     integrity::both_ask_at_once,
     integrity::many_connections,
+    integrity::sent_before_channel,
     integrity::one_large_call,
     integrity::thousands_of_changes,
     closing::half_close_connecting_first,
