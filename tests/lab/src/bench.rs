@@ -6,7 +6,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use crate::{
     logs::Logs,
     pair::Pair,
     peer::{PROGRAM, Peer},
+    travel,
 };
 
 /// The first guest, which connects.
@@ -78,9 +79,17 @@ pub(crate) fn patience(lab: &Lab, usual: Duration) -> Duration {
     }
 }
 
+/// Puts the programs that run in the guests into one of them.
+fn equip(lab: &Lab, programs: &Path, guest: Machine) -> Result<()> {
+    lab.push(&programs.join("xenvmc-peer"), guest, PROGRAM)?;
+    lab.push(&programs.join("xenvmc-conformance"), guest, CONFORMANCE)
+}
+
 /// A lab, for one test after the other.
 pub(crate) struct Bench {
     lab: Arc<Lab>,
+    /// Where the programs for the guests are.
+    programs: PathBuf,
     /// What is not as usual, besides what is in `loaded`.
     dirty: Cell<bool>,
     /// The machines whose module is loaded, with its parameters.
@@ -98,11 +107,11 @@ impl Bench {
     /// Prepares a lab that is up; `programs` is where those for the guests are.
     pub(crate) fn new(lab: Lab, programs: &Path) -> Result<Self> {
         for guest in GUESTS {
-            lab.push(&programs.join("xenvmc-peer"), guest, PROGRAM)?;
-            lab.push(&programs.join("xenvmc-conformance"), guest, CONFORMANCE)?;
+            equip(&lab, programs, guest)?;
         }
         Ok(Self {
             lab: Arc::new(lab),
+            programs: programs.to_owned(),
             dirty: Cell::new(true),
             loaded: RefCell::default(),
             spent: Cell::new(false),
@@ -190,6 +199,22 @@ impl Bench {
         self.destroyed.borrow_mut().push(guest);
         self.shell(Machine::Dom0, &format!("xl destroy {guest}"))
             .map(drop)
+    }
+
+    /// Does what makes a guest boot anew, and waits until it is there again, with all that tests need.
+    pub(crate) fn anew(&self, guest: Machine, what: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.loaded.borrow_mut().remove(&guest);
+        self.dirty.set(true);
+        self.lab.while_away(guest, || {
+            what()?;
+            self.peers.borrow_mut().remove(&guest);
+            travel::wait_answer(&self.lab, guest)
+        })?;
+        equip(&self.lab, &self.programs, guest)?;
+        // As the lab did at first.
+        let module = self.lab.directory().join("xenvmc_frontend.ko");
+        self.lab
+            .push(&module, guest, "/lib/xenvmc/xenvmc_frontend.ko")
     }
 
     /// The machines that are there.

@@ -2,9 +2,9 @@
 
 //! Guests that stand still, die, and come again, and what their peers make of it.
 
-use std::thread;
+use std::{thread, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lab_driver::Machine;
 
 use crate::{
@@ -14,6 +14,12 @@ use crate::{
     travel,
 };
 
+/// How long a guest stands still.
+const PAUSE: Duration = Duration::from_secs(60);
+
+/// Part of that time for which its peer may use a processor: it does nothing but wait.
+const IDLE: f64 = 0.25;
+
 /// Bytes that flow through the ring.
 const BYTES: u64 = 1 << 20;
 
@@ -22,6 +28,40 @@ const LITTLE: u64 = 1000;
 
 /// How often a guest is suspended while its module goes.
 const RACES: u32 = 4;
+
+/// CPU seconds that a guest has used.
+fn cpu_seconds(bench: &Bench, guest: Machine) -> Result<f64> {
+    let domains = bench.lab().domains()?;
+    let name = guest.to_string();
+    let found = domains.iter().find(|domain| domain.name == name);
+    Ok(found.with_context(|| format!("no {guest}"))?.cpu_seconds)
+}
+
+/// Either guest stands still for a minute, under load: the other one waits without using its processor, and nothing is lost.
+pub(super) fn paused(bench: &Bench) -> Result<()> {
+    let resets = bench.resets()?;
+    for (guest, other) in [(GUEST1, GUEST2), (GUEST2, GUEST1)] {
+        let pairs = [bench.pair()?, bench.pair()?];
+        let loads = vec![
+            Load::start_as(&pairs[0], BYTES, "mode=block", "mode=block")?,
+            Load::start_as(&pairs[1], BYTES, "mode=edge", "mode=edge")?,
+        ];
+        let used = travel::while_paused(bench.lab(), guest, || {
+            let before = cpu_seconds(bench, other)?;
+            thread::sleep(PAUSE);
+            Ok(cpu_seconds(bench, other)? - before)
+        })?;
+        println!("    {other} used {used:.1} CPU seconds while {guest} stood still for {PAUSE:?}");
+        ensure!(
+            used < IDLE * PAUSE.as_secs_f64(),
+            "{other} used {used:.1} CPU seconds"
+        );
+        loads.iter().try_for_each(|load| load.wait_for(BYTES))?;
+        Load::end_all(loads, &pairs)?;
+    }
+    ensure!(resets == bench.resets()?, "connections were reset");
+    Ok(())
+}
 
 /// A guest is suspended while its peer stands still: connections with bytes that only the peer has are reset, and those that come
 /// later are as good as ever.
@@ -54,6 +94,49 @@ pub(super) fn paused_while_the_other_is_suspended(bench: &Bench) -> Result<()> {
         plain.finish()?;
     }
     leaks::nothing_is_left_now(bench)
+}
+
+/// A guest boots anew, or is destroyed and made again, while it has connections: its peer finds the new one.
+pub(super) fn comes_again(bench: &Bench) -> Result<()> {
+    // A guest that boots anew ends its processes first, which close their connections.
+    for (line, is_orderly) in [
+        ("xl reboot -F guest2", true),
+        ("xl destroy guest2; xl create -q /lab/guest2.cfg", false),
+    ] {
+        bench.reset()?;
+        let domid = bench.domid(GUEST2)?;
+        let pairs = [bench.pair()?, bench.pair()?];
+        let receiving = pairs[0].a.start("recv")?;
+        receiving.wait_asleep()?;
+        let sending = pairs[1].a.start("send bytes=67108864")?;
+        sending.wait_asleep()?;
+        bench.anew(GUEST2, || {
+            bench.shell(Machine::Dom0, line)?;
+            let received = receiving.wait()?;
+            if is_orderly {
+                received.ended(0)?;
+            } else {
+                received.failed(0, "ECONNRESET")?;
+            }
+            let error = sending.wait()?.error().to_owned();
+            ensure!(
+                ["ECONNRESET", "EPIPE"].contains(&error.as_str()),
+                "a sender got {error:?}"
+            );
+            for pair in &pairs {
+                pair.a.close()?;
+            }
+            Ok(())
+        })?;
+        ensure!(bench.domid(GUEST2)? != domid, "the same domain");
+        bench.load(GUEST2, "")?;
+        bench.wait_peers()?;
+        let pair = bench.pair()?;
+        pair.both_ways(BYTES, "", "")?;
+        pair.finish()?;
+        leaks::nothing_is_left_now(bench)?;
+    }
+    Ok(())
 }
 
 /// A guest's frontend is removed at the moment in which the guest is suspended: one comes after the other, and nothing is lost.

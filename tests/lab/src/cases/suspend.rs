@@ -19,6 +19,9 @@ const BYTES: u64 = 1 << 20;
 /// Bytes that a sleeping reader waits for.
 const LITTLE: u64 = 1000;
 
+/// Suspends one after the other that must not leave anything.
+const SUSPENDS: usize = 6;
+
 /// How the two ends of a connection under load wait, sender and receiver.
 const MODES: [&str; 3] = ["block", "poll", "edge"];
 
@@ -173,6 +176,32 @@ pub(super) fn saved_with_unread_bytes(bench: &Bench) -> Result<()> {
         bench.wait_peers()?;
         pair.accelerate()?;
         pair.finish()?;
+    }
+    Ok(())
+}
+
+/// After some suspends, everything is as it was after the first ones: memory, pages without memory, references to the module.
+pub(super) fn leaves_nothing(bench: &Bench) -> Result<()> {
+    let travels = |count| {
+        for guest in (0..count).map(|turn| GUESTS[turn % 2]) {
+            let pair = bench.pair()?;
+            let load = Load::start(&pair, BYTES)?;
+            travel::checkpoint(bench.lab(), guest)?;
+            bench.wait("it is on the ring again", || pair.is_accelerated())?;
+            load.stop()?;
+            pair.a.close()?;
+            pair.b.close()?;
+        }
+        bench.wait_no_connections()?;
+        leaks::no_references(bench)?;
+        leaks::nothing_is_left_now(bench)
+    };
+    travels(2)?;
+    let before = GUESTS.map(|guest| leaks::Memory::of(bench, guest));
+    bench.load_all()?;
+    travels(SUSPENDS)?;
+    for (guest, before) in GUESTS.into_iter().zip(before) {
+        leaks::Memory::of(bench, guest)?.is_like(&before?, guest, bench.has_debug_kernel())?;
     }
     Ok(())
 }
