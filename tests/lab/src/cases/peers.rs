@@ -26,8 +26,19 @@ const BYTES: u64 = 1 << 20;
 /// Bytes of a message.
 const LITTLE: u64 = 1000;
 
-/// How often a guest is suspended while its module goes.
-const RACES: u32 = 4;
+/// How often a guest is suspended while its module goes and comes.
+const RACES: u32 = 3;
+
+/// Lets the module go and come until it is enough, and then says how often.
+const RELOADS: &str = "rm -f /tmp/enough /tmp/reloads
+(
+n=0
+until [ -e /tmp/enough ]; do
+	rmmod xenvmc_frontend && insmod /lib/xenvmc/xenvmc_frontend.ko || break
+	n=$((n + 1))
+done
+echo $n >/tmp/reloads
+) </dev/null >/dev/null 2>&1 &";
 
 /// CPU seconds that a guest has used.
 fn cpu_seconds(bench: &Bench, guest: Machine) -> Result<f64> {
@@ -139,30 +150,30 @@ pub(super) fn comes_again(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// A guest's frontend is removed at the moment in which the guest is suspended: one comes after the other, and nothing is lost.
+/// A guest's frontend is removed and loaded again and again while the guest is suspended: whatever the suspend meets is finished
+/// before or afterwards, and nothing is lost.
 pub(super) fn unloaded_while_suspended(bench: &Bench) -> Result<()> {
-    for race in 0..RACES {
-        let pair = bench.pair()?;
-        let load = Load::start(&pair, BYTES)?;
-        let lab = bench.lab().clone();
-        // About the time until the guest's kernel takes notice of the suspend, and beyond.
-        let delay = f64::from(race) * 0.15;
-        let line = format!("sleep {delay}; rmmod xenvmc_frontend");
-        let removal = thread::spawn(move || lab.command(GUEST1, &["/bin/sh", "-c", &line]).run());
-        let suspended = travel::checkpoint(bench.lab(), GUEST1);
-        removal.join().expect("rmmod panicked")?.success()?;
-        println!(
-            "    rmmod after {delay:.2} s: the guest was {}suspended",
-            if suspended.is_ok() { "" } else { "not " }
-        );
-        bench.set_dirty();
-        load.wait_for(LITTLE)?;
-        load.stop()?;
-        pair.a.close()?;
-        pair.b.close()?;
-        bench.load(GUEST1, "")?;
-        bench.wait_peers()?;
+    let pair = bench.pair()?;
+    let load = Load::start(&pair, BYTES)?;
+    bench.shell(GUEST1, RELOADS)?;
+    let mut suspended = 0;
+    for _ in 0..RACES {
+        // A suspend that finds rmmod waiting for the thread that suspends is given up.
+        suspended += u32::from(travel::checkpoint(bench.lab(), GUEST1).is_ok());
     }
+    bench.set_dirty();
+    bench.shell(GUEST1, "touch /tmp/enough")?;
+    bench.wait("the last removal is over", || {
+        let said = bench.shell(GUEST1, "cat /tmp/reloads 2>/dev/null || :")?;
+        Ok(!said.is_empty())
+    })?;
+    let reloads = bench.shell(GUEST1, "cat /tmp/reloads")?;
+    println!("    suspended {suspended} times, and reloaded {reloads} times");
+    bench.wait_peers()?;
+    bench.wait_on_ring(std::slice::from_ref(&pair))?;
+    load.stop()?;
+    pair.a.close()?;
+    pair.b.close()?;
     leaks::nothing_is_left_now(bench)
 }
 
