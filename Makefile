@@ -9,6 +9,7 @@
 #     make debug-kernel     the kernel for the guests that checks itself (lockdep, KASAN, kmemleak, …), into the cache
 #     make test-debug       the lab tests with that kernel in the guests
 #     make test-faults      the lab tests with a frontend in which operations fail one after the other
+#     make migration        what suspends and migrations cost in time (MIGRATION_TURNS)
 #     make demo             netperf between two guests, without and with the modules (QUICK=1: a subset)
 #     make costs            what acceleration costs: connections that it does not serve, asking for it, many streams at once (PART=streams:
 #                           a part of it; also asking, elsewhere, loopback)
@@ -48,6 +49,9 @@ test-faults: all
 	@$(toolbox) scripts/build-modules /usr/src/linux modules-faults modules XENVMC_FAULTS=1
 	@tests/run faults::
 
+migration: all
+	@MIGRATION_TURNS=$(MIGRATION_TURNS) tests/run pvh::migration::
+
 demo:
 	@QUICK=$(QUICK) scripts/demo
 
@@ -66,4 +70,4 @@ clean:
 distclean: clean
 	@scripts/toolbox remove
 
-.PHONY: all install check test debug-kernel test-debug test-faults demo costs bench update clean distclean
+.PHONY: all install check test debug-kernel test-debug test-faults migration demo costs bench update clean distclean

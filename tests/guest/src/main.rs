@@ -189,6 +189,11 @@ fn obey(order: &Order) -> Result<Answer, String> {
                 .with("sent", sent)
                 .with("received", received))
         }
+        "record" => {
+            socket(order)?.rx.record();
+            Ok(Answer::default())
+        }
+        "recorded" => Ok(socket(order)?.rx.recorded()),
         "shutdown" => {
             let how = match order.get::<String>("how")?.as_str() {
                 "read" => libc::SHUT_RD,

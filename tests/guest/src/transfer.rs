@@ -4,11 +4,15 @@
 
 use std::{
     os::fd::RawFd,
-    sync::atomic::{
-        AtomicBool,
-        AtomicU64,
-        Ordering::Relaxed, //
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{
+            AtomicBool,
+            AtomicU64,
+            Ordering::Relaxed, //
+        },
     },
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -31,6 +35,21 @@ pub(crate) struct Direction {
     pub(crate) at: AtomicU64,
     /// It is to end soon.
     pub(crate) stop: AtomicBool,
+    /// How many came when, if that is written down.
+    history: Mutex<Option<History>>,
+}
+
+/// Length of the periods of a [`History`].
+const PERIOD_MS: u128 = 100;
+
+/// How many bytes came in each period since it began.
+struct History {
+    start: Instant,
+    /// When bytes came last.
+    last: Instant,
+    /// The longest time without any.
+    longest: Duration,
+    bytes: Vec<u64>,
 }
 
 impl Direction {
@@ -40,7 +59,53 @@ impl Direction {
             seed: AtomicU64::new(0),
             at: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            history: Mutex::new(None),
         }
+    }
+
+    fn history(&self) -> MutexGuard<'_, Option<History>> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to write down when bytes come.
+    pub(crate) fn record(&self) {
+        let now = Instant::now();
+        *self.history() = Some(History {
+            start: now,
+            last: now,
+            longest: Duration::ZERO,
+            bytes: Vec::new(),
+        });
+    }
+
+    /// What was written down: the longest time without bytes, and how many came in each period.
+    pub(crate) fn recorded(&self) -> Answer {
+        let Some(history) = self.history().take() else {
+            return Answer::default();
+        };
+        let bytes: Vec<String> = history.bytes.iter().map(u64::to_string).collect();
+        Answer::default()
+            .with("period", PERIOD_MS)
+            .with("longest", history.longest.as_millis())
+            .with("bytes", bytes.join(","))
+    }
+
+    /// Notes that bytes were received.
+    fn note(&self, count: usize) {
+        self.at.fetch_add(count as u64, Relaxed);
+        let mut history = self.history();
+        let Some(history) = history.as_mut() else {
+            return;
+        };
+        let now = Instant::now();
+        history.longest = history.longest.max(now.duration_since(history.last));
+        history.last = now;
+        let period = now.duration_since(history.start).as_millis() / PERIOD_MS;
+        let period = period as usize;
+        if history.bytes.len() <= period {
+            history.bytes.resize(period + 1, 0);
+        }
+        history.bytes[period] += count as u64;
     }
 }
 
@@ -339,7 +404,7 @@ pub(crate) fn recv(fd: RawFd, direction: &Direction, order: &Order) -> Result<An
             Ok(count) => {
                 check(seed, at, &bytes[..count], "received")?;
                 done += count as u64;
-                direction.at.fetch_add(count as u64, Relaxed);
+                direction.note(count);
                 if plan.once {
                     break;
                 }

@@ -7,6 +7,7 @@ mod cases;
 mod logs;
 mod pair;
 mod peer;
+mod plot;
 mod suite;
 mod travel;
 

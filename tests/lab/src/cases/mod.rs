@@ -14,6 +14,7 @@ mod fallback;
 mod faults;
 mod integrity;
 mod leaks;
+mod migration;
 mod peers;
 mod process;
 mod programs;
@@ -216,6 +217,8 @@ pub(crate) const ALL: &[Case] = cases![
     datagrams::full_ring,
     datagrams::saved_and_restored long,
     datagrams::peer_disappears long,
+    migration::returns long,
+    migration::standstill long,
     leaks::nothing_is_left,
     leaks::nothing_is_unreferenced debug,
     destroy::guest_with_connections,
