@@ -81,11 +81,13 @@ cases! {
 
     /// IP_PKTINFO: where a datagram came to.
     packet_information datagrams: |left| {
+        left.meet();
         left.send(b"x", 0);
         left.send(b"y", 0);
         left.meet();
     }, |right| {
         right.see("set", call::set(right.fd, IP, libc::IP_PKTINFO, 1));
+        right.meet();
         right.meet();
         received(right, &[100], 200, 0);
         // There is no room for all of it.

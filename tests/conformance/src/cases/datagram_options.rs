@@ -224,12 +224,14 @@ cases! {
     /// Addresses of IPv4 at sockets of IPv6.
     ipv6_mapped bare: |left| {
         mapped(left);
+        left.meet();
         left.send(b"hello", 0);
         left.recv(100, 0);
     }, |right| {
         mapped(right);
         right.see("set", call::set(right.fd, IPV6, libc::IPV6_RECVPKTINFO, 1));
         right.see("set", call::set(right.fd, IP, libc::IP_PKTINFO, 1));
+        right.meet();
         right.see("recvmsg", message::recv(right.fd, &[100], 200, 0));
         right.send(b"and back", 0);
     };
