@@ -205,7 +205,6 @@ pub(crate) const ALL: &[Case] = cases![
     datagrams::segments,
     datagrams::nobody_listens,
     datagrams::receiver_filters,
-    // Written, and not run in a lab yet as they are: by name only, until each has passed.
     datagrams::stream_enters_the_ring,
     datagrams::receiver_filters_from_the_beginning,
     datagrams::dom0_filters,
