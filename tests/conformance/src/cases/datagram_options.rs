@@ -113,7 +113,6 @@ cases! {
         for (name, level, option, value) in [
             ("SO_BUSY_POLL", SOCKET, libc::SO_BUSY_POLL, 50),
             ("SO_RCVLOWAT", SOCKET, libc::SO_RCVLOWAT, 100),
-            ("SO_INCOMING_CPU", SOCKET, libc::SO_INCOMING_CPU, 0),
             ("UDP_NO_CHECK6_RX", libc::IPPROTO_UDP, 102, 1),
         ] {
             right.see(name, call::get(right.fd, level, option).map(|value| value.min(1)));
