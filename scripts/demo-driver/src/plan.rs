@@ -228,16 +228,12 @@ impl Plan {
 
     /// What shows in a few minutes how things are.
     pub fn quick() -> Self {
-        use Test::{
-            ConnectRequestResponse, DatagramRequestResponse, Datagrams, RequestResponse, Stream,
-        };
+        use Test::{ConnectRequestResponse, DatagramRequestResponse, RequestResponse, Stream};
         Self {
             rows: vec![
-                Row::new(Stream, 1024),
                 Row::new(Stream, 16384).at_least(10.0),
                 Row::new(RequestResponse, 1).at_least(8.0),
                 Row::new(ConnectRequestResponse, 1).at_par(1.0, 4),
-                Row::new(Datagrams, 1400).at_least(10.0),
                 Row::new(DatagramRequestResponse, 1).at_least(10.0),
             ],
             no_module: vec![Row::new(Stream, 16384).at_par(0.98, 3)],
