@@ -88,7 +88,7 @@ fn stays_on_tcp(bench: &Bench, pair: &Pair) -> Result<()> {
     for _ in 0..EXCHANGES {
         pair.exchange(1000)?;
     }
-    pair.exchange(BYTES)?;
+    pair.any_way(BYTES, "", "")?;
     pair.finish()?;
     let moved = ring_bytes(bench)? - before;
     ensure!(moved == 0, "{moved} bytes went through a ring");
@@ -262,7 +262,7 @@ pub(super) fn interface_comes_and_goes(bench: &Bench) -> Result<()> {
     );
     drop(gone);
     pair.a.receive(unread)?;
-    pair.exchange(BYTES)?;
+    pair.any_way(BYTES, "", "")?;
     pair.finish()?;
     others_are_accelerated(bench)
 }
@@ -297,7 +297,7 @@ pub(super) fn moves_to_another_machine(bench: &Bench) -> Result<()> {
     let without = {
         let here = add(GUEST2, "eth0")?;
         let pair = pair_to(bench, MOVING)?;
-        pair.exchange(BYTES)?;
+        pair.any_way(BYTES, "", "")?;
         drop(here);
         let _there = add(Machine::Dom0, "xenbr0")?;
         what_comes_of(&pair)?
