@@ -189,14 +189,20 @@ impl Published {
 /// `ENOENT` if the guest is gone, and what [`xenbus::write`] returns. Then some of it may be written.
 fn write_in_order(id: DomId, wanted: &Content, had: &Content) -> Result {
     let is_last = |name: &CStr| *name == *c"backend";
-    for wants_last in [false, true] {
-        for (name, value) in wanted.without(had) {
-            if is_last(name) == wants_last {
-                xenbus::write(&path(id, name)?, value)?;
+    let write_all = || -> Result {
+        for wants_last in [false, true] {
+            for (name, value) in wanted.without(had) {
+                if is_last(name) == wants_last {
+                    xenbus::write(&path(id, name)?, value)?;
+                }
             }
         }
-    }
-    undo_if_gone(id)
+        Ok(())
+    };
+    let written = write_all();
+    // Also what was written before an error.
+    let there = undo_if_gone(id);
+    written.and(there)
 }
 
 /// Takes back what was written for guest `id` without a transaction, if it was gone already: the directories on the way have

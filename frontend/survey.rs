@@ -143,22 +143,22 @@ impl Survey {
     /// `ENOMEM`, `EIO`, `EACCES`. Then everything is due.
     pub(crate) fn take(own: DomId, known: Option<u64>, due: Due, said: &mut Said) -> Result<Self> {
         if let Some(known) = known {
-            match Self::of(own, known, due, said)? {
+            match Self::of(own, known, due, said, false)? {
                 Survey::Changing => {}
                 survey => return Ok(survey),
             }
         }
         match backend()? {
-            Some(backend) => Self::of(own, backend, Due::ALL, said),
+            Some(backend) => Self::of(own, backend, Due::ALL, said, true),
             None => Ok(Survey::NoBackend),
         }
     }
 
-    /// Looks at what this backend says.
-    fn of(own: DomId, backend: u64, due: Due, said: &mut Said) -> Result<Self> {
+    /// Looks at what this backend says; `is_there`: its number has just been read.
+    fn of(own: DomId, backend: u64, due: Due, said: &mut Said, is_there: bool) -> Result<Self> {
         let had_peers = !said.peers.is_empty();
         let peers = look(c"xenvmc/peers", own, due.peers, &mut said.peers)?;
-        if due == Due::ALL && !had_peers && said.peers.is_empty() {
+        if is_there && due == Due::ALL && !had_peers && said.peers.is_empty() {
             // As after a suspend. Nobody has lost anything, and offers of nobody mean nothing.
             said.offers.clear();
             return Ok(Survey::Said(backend));

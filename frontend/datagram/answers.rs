@@ -18,12 +18,16 @@ use kernel::time::{
 };
 use xenvmc_core::policy::Patience;
 use xenvmc_net as net;
+use xenvmc_net::packet::Asker;
 
 /// Looks between two looks at the clock.
 const LOOKS_PER_CLOCK: u32 = 16;
 
 /// The longest look, in times of what is set: an answer to who sleeps is waited for as long once, so that it sleeps no more.
 const CAPS: u32 = 4;
+
+/// Later than any look could wait for, in nanoseconds.
+const NEVER: u32 = u32::MAX;
 
 /// What was learnt. Tasks that send at once share it; if they race, some experience is lost.
 pub(super) struct Answers {
@@ -63,25 +67,37 @@ impl Answers {
 
     /// Some have come.
     pub(super) fn came(&self, channel: &Channel) {
+        let unanswered = self.unanswered.load(Relaxed);
         self.unanswered.store(0, Relaxed);
         let since = self.missing_since.load(Relaxed);
         if since != 0 {
             self.missing_since.store(0, Relaxed);
-            let cap = channel.frontend().settings().spin_ns();
-            let late = self.start.elapsed().as_nanos() - since;
-            let mut patience = Patience::from_bits(self.patience.load(Relaxed));
-            patience.handle_late(u32::try_from(late).unwrap_or(u32::MAX), cap);
-            self.patience.store(patience.to_bits(), Relaxed);
+            let late = match unanswered {
+                0 | 1 => u32::try_from(self.start.elapsed().as_nanos() - since).unwrap_or(NEVER),
+                // More had to be sent first: a look would have been in vain however long it was.
+                _ => NEVER,
+            };
+            let mut patience = self.patience();
+            patience.handle_late(late, channel.frontend().settings().spin_ns());
+            self.learnt(patience);
         }
     }
 
-    /// Looks for an answer as long as experience says. In a task that may be preempted, with softirqs on; it does not sleep.
-    pub(super) fn look(&self, channel: &Channel) {
+    fn patience(&self) -> Patience {
+        Patience::from_bits(self.patience.load(Relaxed))
+    }
+
+    fn learnt(&self, patience: Patience) {
+        self.patience.store(patience.to_bits(), Relaxed);
+    }
+
+    /// Looks for an answer to `asker` as long as experience says. In a task that may be preempted, with softirqs on; it does not sleep.
+    pub(super) fn look(&self, channel: &Channel, asker: &Asker) {
         if !may_look(channel) {
             return;
         }
         let cap = channel.frontend().settings().spin_ns();
-        let mut patience = Patience::from_bits(self.patience.load(Relaxed));
+        let mut patience = self.patience();
         let budget = patience.budget(cap).min(cap.saturating_mul(CAPS));
         let lines = channel.lines();
         let start = Instant::<Monotonic>::now();
@@ -89,24 +105,32 @@ impl Answers {
         while !is_over && channel.is_open() {
             for _ in 0..LOOKS_PER_CLOCK {
                 if lines.look(channel).records != 0 {
-                    patience.handle_hit(nanos_since(start), cap);
-                    self.patience.store(patience.to_bits(), Relaxed);
-                    self.found.add(1, Relaxed);
-                    lines.arm(channel);
+                    if asker.has_something_to_read() {
+                        patience.handle_hit(nanos_since(start), cap);
+                        self.found.add(1, Relaxed);
+                    } else {
+                        // Others have got something, and that says nothing of this one's answer, but that it should not wait for it.
+                        patience.handle_late(NEVER, cap);
+                    }
+                    self.learnt(patience);
+                    lines.go_on_without_us(channel);
                     return;
                 }
                 net::relax();
             }
-            is_over = net::is_wanted_elsewhere() || nanos_since(start) >= budget;
+            // It may come over the network, too.
+            is_over = asker.has_something_to_read()
+                || net::is_wanted_elsewhere()
+                || nanos_since(start) >= budget;
         }
         self.missing_since
             .store(self.start.elapsed().as_nanos().max(1), Relaxed);
         if budget != 0 {
-            lines.arm(channel);
+            lines.go_on_without_us(channel);
         }
     }
 }
 
 fn nanos_since(start: Instant<Monotonic>) -> u32 {
-    u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX)
+    u32::try_from(start.elapsed().as_nanos()).unwrap_or(NEVER)
 }

@@ -44,15 +44,20 @@ impl PacketHandler for Watcher {
             return Fate::Network(packet);
         }
         let datagrams = self.0.datagrams();
-        let may_look = packet.may_sender_look();
-        let (fate, then) = datagrams
-            .flows
-            .lock()
-            .leaving(&self.0, packet, &parsed, device, may_look);
+        let asker = packet.asker();
+        let (fate, then) =
+            datagrams
+                .flows
+                .lock()
+                .leaving(&self.0, packet, &parsed, device, asker.is_some());
         match then {
             Then::Nothing => {}
             Then::Kick => datagrams.kick(),
-            Then::Look(channel) => channel.lines().answers.look(&channel),
+            Then::Look(channel) => {
+                if let Some(asker) = asker {
+                    channel.lines().answers.look(&channel, &asker);
+                }
+            }
         }
         fate
     }

@@ -261,10 +261,20 @@ impl Lines {
         self.deliver(channel, Then::LookAgain)
     }
 
-    /// Nobody looks for now: a notice will tell, or, if there is so much that programs have to read first, the clock. Softirqs on.
-    pub(super) fn arm(&self, channel: &Channel) {
-        if channel.is_open() && self.deliver(channel, Then::Arm).has_more {
+    /// Nobody looks for now: a notice will tell, or, if there is so much that programs have to read first, the clock; then there is more.
+    /// Softirqs on.
+    pub(super) fn arm(&self, channel: &Channel) -> bool {
+        let has_more = channel.is_open() && self.deliver(channel, Then::Arm).has_more;
+        if has_more {
             self.look_later(channel);
+        }
+        has_more
+    }
+
+    /// The same for a program's task, which has better things to do than to deliver a stream: the thread does. Softirqs on.
+    pub(super) fn go_on_without_us(&self, channel: &Channel) {
+        if self.arm(channel) {
+            self.wake_looker();
         }
     }
 

@@ -86,9 +86,12 @@ impl Look for Looker {
         let mut since = Instant::<Monotonic>::now();
         let (mut gave_way, mut rounds) = (0, 0_u32);
         let found = lines.answers.found();
-        // Who sends requests and finds the answers needs nobody else.
-        while channel.is_open() && !is_stopping() && lines.answers.found() == found {
+        while channel.is_open() && !is_stopping() {
             let done = self.look_for_a_while();
+            if lines.answers.found() != found && !done.has_more {
+                // Who sends requests and finds the answers needs nobody else.
+                break;
+            }
             if done.records != 0 {
                 patience.handle_hit(nanos_since(since), cap);
                 since = Instant::now();
@@ -99,7 +102,9 @@ impl Look for Looker {
                 // Others come first, and may keep us waiting.
                 match done.records >= STREAM || done.has_more {
                     true => lines.look_later(channel),
-                    false => lines.arm(channel),
+                    false => {
+                        lines.arm(channel);
+                    }
                 }
                 if gave_way == PATIENCE {
                     break;

@@ -15,5 +15,5 @@ unsigned int xenvmc_helper_number_of_cpu(void)
 
 bool xenvmc_helper_is_in_ordinary_task(void)
 {
-	return in_task() && !in_softirq() && !irqs_disabled() && !(current->flags & PF_KTHREAD);
+	return preemptible() && in_task() && !in_softirq() && !(current->flags & (PF_KTHREAD | PF_USER_WORKER));
 }

@@ -406,7 +406,8 @@ impl<'a, C: Connection> Guard<'a, C> {
         C::restored(self);
         // Who calls a method of a socket without descriptor does so with softirqs off (its timers, its softirqs, `release_cb`), in
         // an RCU read-side section (`destroy`), or with a reference (`close`): an ordinary grace period, which costs less, is
-        // enough.
+        // enough. (`sock_diag_destroy` alone, for `ss -K`, loads `sk_prot` and one of its fields with nothing of that; a task would have to be
+        // preempted between these two loads for a whole grace period.)
         let wait = if has_no_descriptor {
             bindings::call_rcu
         } else {

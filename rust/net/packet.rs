@@ -35,6 +35,24 @@ pub struct Packet {
 // SAFETY: a packet can be worked on from any CPU, by one at a time.
 unsafe impl Send for Packet {}
 
+/// A socket of UDP whose owner is in a call that sends. It is an RCU read-side section: not for long.
+///
+/// # Invariants
+///
+/// `socket` has not been freed.
+pub struct Asker {
+    socket: *const bindings::sock,
+    _rcu: kernel::sync::rcu::Guard,
+}
+
+impl Asker {
+    /// Returns whether there is something to be read by now.
+    pub fn has_something_to_read(&self) -> bool {
+        // SAFETY: not freed, by the invariant; plain reads.
+        unsafe { !bindings::sk_has_nothing_to_read(self.socket) }
+    }
+}
+
 impl Packet {
     /// Wraps a packet in a hook.
     ///
@@ -120,12 +138,16 @@ impl Packet {
         }
     }
 
-    /// Returns whether its sender is a task that may be kept for a moment, and whose socket has nothing to be read. In a hook.
-    pub fn may_sender_look(&self) -> bool {
+    /// Returns its socket, if the sender is a task that may be kept for a moment, and has nothing to read there. In a hook.
+    pub fn asker(&self) -> Option<Asker> {
+        let rcu = kernel::sync::rcu::read_lock();
         // SAFETY: a valid packet with a full socket of UDP, by the invariant; plain reads.
         unsafe {
-            bindings::is_in_ordinary_task()
-                && bindings::sk_has_nothing_to_read(bindings::skb_socket(self.as_ptr()))
+            let socket = bindings::skb_socket(self.as_ptr());
+            let may_look =
+                bindings::is_in_ordinary_task() && bindings::sk_has_nothing_to_read(socket);
+            // INVARIANT: it was alive in this section, and sockets of UDP that have a port are freed after a grace period.
+            may_look.then_some(Asker { socket, _rcu: rcu })
         }
     }
 
