@@ -120,6 +120,15 @@ impl Arrival {
     }
 }
 
+/// What follows from a datagram that has come over the network.
+#[derive(Default)]
+pub(super) struct Noted {
+    /// A handover waits for it, or the flow is new.
+    pub(super) is_awaited: bool,
+    /// The flow's first, or about twice as many have come as when this was true last.
+    pub(super) is_twice_as_many: bool,
+}
+
 impl Arrivals {
     /// None.
     ///
@@ -130,8 +139,8 @@ impl Arrivals {
         Ok(Self(Table::new()?))
     }
 
-    /// Notes that `datagrams` have come over the network; true = a handover waits for that, or the flow is new. In a hook.
-    pub(super) fn note(&mut self, tuple: &Tuple, origin: Origin, datagrams: u32) -> bool {
+    /// Notes that `datagrams` have come over the network. In a hook.
+    pub(super) fn note(&mut self, tuple: &Tuple, origin: Origin, datagrams: u32) -> Noted {
         let new = |_| Arrival {
             tuple: *tuple,
             seen: 0,
@@ -139,24 +148,28 @@ impl Arrivals {
             admission: None,
         };
         let Some(arrival) = self.0.find_or_insert(tuple, SWEEPS, new) else {
-            return false;
+            return Noted::default();
         };
         let mut entry = arrival
             .admission
             .as_mut()
             .map(|admission| &mut admission.entry);
         if matches!(entry, Some(Entry::Inside)) {
-            return false;
+            return Noted::default();
         }
-        let is_first = arrival.seen == 0;
+        let before = arrival.seen;
         arrival.seen = arrival.seen.wrapping_add(datagrams);
         arrival.origin = origin;
-        match &mut entry {
+        let is_awaited = match &mut entry {
             Some(Entry::Waiting(sent, last)) => {
                 *last = Instant::now();
                 *sent == arrival.seen
             }
-            _ => is_first,
+            _ => before == 0,
+        };
+        Noted {
+            is_awaited,
+            is_twice_as_many: before.leading_zeros() != arrival.seen.leading_zeros(),
         }
     }
 

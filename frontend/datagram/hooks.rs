@@ -95,9 +95,12 @@ impl PacketHandler for Watcher {
     fn arrived(&self, packet: &Arrived<'_>) {
         let tuple = &packet.parsed().tuple;
         let peers = self.0.peers();
-        if !peers.may_have(tuple.src) || peers.find(tuple.src).is_none() {
+        if !peers.may_have(tuple.src) {
             return;
         }
+        let Some(peer) = peers.find(tuple.src) else {
+            return;
+        };
         let Some(ethernet) = packet.ethernet_source() else {
             return;
         };
@@ -106,12 +109,16 @@ impl PacketHandler for Watcher {
             ethernet,
         };
         let datagrams = self.0.datagrams();
-        let is_awaited = datagrams
+        let noted = datagrams
             .arrivals
             .lock()
             .note(tuple, origin, packet.datagrams());
-        if is_awaited {
+        if noted.is_awaited {
             datagrams.kick();
+        }
+        if noted.is_twice_as_many && !peer.has_channel() {
+            // Its sender wants one soon, and it may be we who offer (protocol §2.4).
+            self.0.want_channel(&peer);
         }
     }
 }
