@@ -243,6 +243,28 @@ pub(super) fn stream_enters_the_ring(bench: &Bench) -> Result<()> {
     flow.close()
 }
 
+/// Whichever guest sends, and whichever is the one that offers channels: there is none yet, and nothing but its datagrams asks for one.
+pub(super) fn either_may_begin(bench: &Bench) -> Result<()> {
+    for (from, to) in [(GUEST1, GUEST2), (GUEST2, GUEST1)] {
+        bench.reload(LONG)?;
+        let [source, target] =
+            [from, to].map(|guest| SocketAddr::new(guest.address().into(), bench.port()));
+        let receiver = bench.peer(to)?.udp(target, None)?;
+        let sender = bench.peer(from)?.udp(source, Some(target))?;
+        let gathering = gather(&receiver)?;
+        let sending = sender.start("blast first=1 max=1400")?;
+        bench.wait("some went through the ring", || {
+            Ok(through_ring(bench, from)? > 0)
+        })?;
+        sender.call("stop")?;
+        sending.wait()?.clean()?;
+        in_order(gathering.wait()?)?;
+        sender.close()?;
+        receiver.close()?;
+    }
+    Ok(())
+}
+
 /// Flows go back to the network when their time is over, and come again; nothing is lost, doubled or out of order by that.
 pub(super) fn flows_come_and_go(bench: &Bench) -> Result<()> {
     bench.reload("udp=1")?;
@@ -341,6 +363,8 @@ pub(super) fn receiver_filters_from_the_beginning(bench: &Bench) -> Result<()> {
 
 /// Sends until the request for a flow has been given up for `reason`: none of it has gone through the ring.
 fn stays_on_network(bench: &Bench, flow: &Flow, reason: &str) -> Result<()> {
+    // There is a channel: what does not come does not make the receiver want one, and it may be the one to offer.
+    bench.pair()?.finish()?;
     let before = bench.declines(GUEST1, reason)?;
     bench.wait("the request is given up", || {
         flow.a

@@ -206,6 +206,7 @@ pub(crate) const ALL: &[Case] = cases![
     datagrams::nobody_listens,
     datagrams::receiver_filters,
     datagrams::stream_enters_the_ring,
+    datagrams::either_may_begin,
     datagrams::receiver_filters_from_the_beginning,
     datagrams::dom0_filters,
     datagrams::false_address,
