@@ -51,7 +51,8 @@ impl Experience {
     }
 }
 
-fn nanos_since(start: Instant<Monotonic>) -> u32 {
+/// Nanoseconds since `start`, as far as the number goes. Any context.
+pub(crate) fn nanos_since(start: Instant<Monotonic>) -> u32 {
     u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX)
 }
 

@@ -8,6 +8,7 @@
 
 use super::lines::may_look;
 use crate::channel::Channel;
+use crate::spin::nanos_since;
 use kernel::sync::atomic::{
     Atomic,
     Relaxed, //
@@ -129,8 +130,4 @@ impl Answers {
             lines.go_on_without_us(channel);
         }
     }
-}
-
-fn nanos_since(start: Instant<Monotonic>) -> u32 {
-    u32::try_from(start.elapsed().as_nanos()).unwrap_or(NEVER)
 }

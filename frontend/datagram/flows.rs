@@ -56,7 +56,7 @@ pub(super) struct Wanted {
 }
 
 /// What is to be done when a packet was dealt with, without the lock.
-pub(super) enum Then {
+pub(super) enum Afterwards {
     /// Nothing.
     Nothing,
     /// The keeper has something to do.
@@ -65,7 +65,7 @@ pub(super) enum Then {
     Look(Arc<Channel>),
 }
 
-impl Then {
+impl Afterwards {
     fn kick_if(is_so: bool) -> Self {
         match is_so {
             true => Self::Kick,
@@ -93,7 +93,7 @@ impl Flows {
         parsed: &Parsed,
         device: i32,
         may_look: bool,
-    ) -> (Fate, Then) {
+    ) -> (Fate, Afterwards) {
         let tuple = &parsed.tuple;
         let is_new = !self.0.contains(tuple);
         let flow = match is_new {
@@ -105,7 +105,7 @@ impl Flows {
             true => None,
         };
         let Some(flow) = flow else {
-            return (Fate::Network(packet), Then::Nothing);
+            return (Fate::Network(packet), Afterwards::Nothing);
         };
         match flow.state {
             State::Network | State::Asking => {
@@ -114,9 +114,9 @@ impl Flows {
                 let kick = flow.state == State::Network
                     && flow.wants_ring(frontend, &packet, parsed)
                     && frontend.datagrams().may_begin(frontend.settings());
-                (Fate::Network(packet), Then::kick_if(kick || is_new))
+                (Fate::Network(packet), Afterwards::kick_if(kick || is_new))
             }
-            State::Entering | State::Leaving => (flow.hold(packet), Then::Nothing),
+            State::Entering | State::Leaving => (flow.hold(packet), Afterwards::Nothing),
             State::Ring => {
                 let is_open = flow
                     .channel
@@ -128,19 +128,21 @@ impl Flows {
                 if let Some(reason) = reason {
                     frontend.counters().decline(reason);
                     flow.leave();
-                    return (flow.hold(packet), Then::Kick);
+                    return (flow.hold(packet), Afterwards::Kick);
                 }
                 if packet.settle().is_err() {
-                    return (Fate::Full(packet), Then::Nothing);
+                    return (Fate::Full(packet), Afterwards::Nothing);
                 }
                 let channel = flow.channel.as_ref().filter(|channel| {
                     let is_first = channel.lines().answers.sent();
                     is_first && may_look
                 });
-                let then = channel.map_or(Then::Nothing, |channel| Then::Look(channel.clone()));
+                let then = channel.map_or(Afterwards::Nothing, |channel| {
+                    Afterwards::Look(channel.clone())
+                });
                 match flow.send(packet, parsed) {
                     Fate::Taken => (Fate::Taken, then),
-                    fate => (fate, Then::Nothing),
+                    fate => (fate, Afterwards::Nothing),
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 //! What is done with each UDP packet that leaves, and that has come over the network. In hooks of netfilter: no sleeping.
 
-use super::flows::Then;
+use super::flows::Afterwards;
 use super::Echo;
 use crate::frontend::Frontend;
 use kernel::prelude::*;
@@ -51,9 +51,9 @@ impl PacketHandler for Watcher {
                 .lock()
                 .leaving(&self.0, packet, &parsed, device, asker.is_some());
         match then {
-            Then::Nothing => {}
-            Then::Kick => datagrams.kick(),
-            Then::Look(channel) => {
+            Afterwards::Nothing => {}
+            Afterwards::Kick => datagrams.kick(),
+            Afterwards::Look(channel) => {
                 if let Some(asker) = asker {
                     channel.lines().answers.look(&channel, &asker);
                 }

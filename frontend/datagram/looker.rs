@@ -9,6 +9,7 @@
 use super::inlet::Done;
 use super::lines::may_look;
 use crate::channel::Channel;
+use crate::spin::nanos_since;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
     Atomic,
@@ -146,8 +147,4 @@ impl Looker {
         }
         done
     }
-}
-
-fn nanos_since(start: Instant<Monotonic>) -> u32 {
-    u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX)
 }

@@ -26,13 +26,18 @@ pub(crate) fn check(result: isize) -> Result<usize, Errno> {
 
 /// A TCP socket for an address's family.
 pub(crate) fn socket(address: &SocketAddr) -> Result<RawFd, Errno> {
+    socket_of(address, libc::SOCK_STREAM)
+}
+
+/// A socket of a kind (`SOCK_STREAM`, …) for an address's family.
+pub(crate) fn socket_of(address: &SocketAddr, kind: i32) -> Result<RawFd, Errno> {
     let family = if address.is_ipv4() {
         libc::AF_INET
     } else {
         libc::AF_INET6
     };
     // SAFETY: No memory is passed.
-    Errno::result(unsafe { libc::socket(family, libc::SOCK_STREAM, 0) })
+    Errno::result(unsafe { libc::socket(family, kind, 0) })
 }
 
 /// connect(2).
@@ -45,6 +50,11 @@ pub(crate) fn connect(fd: RawFd, address: &SocketAddr) -> Result<(), Errno> {
 /// bind(2), with SO_REUSEADDR.
 pub(crate) fn bind(fd: RawFd, address: &SocketAddr) -> Result<(), Errno> {
     set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)?;
+    bind_strictly(fd, address)
+}
+
+/// bind(2) without SO_REUSEADDR.
+pub(crate) fn bind_strictly(fd: RawFd, address: &SocketAddr) -> Result<(), Errno> {
     let raw = SockaddrStorage::from(*address);
     // SAFETY: The address is valid for reads of its length.
     Errno::result(unsafe { libc::bind(fd, raw.as_ptr(), raw.len()) }).map(drop)

@@ -39,26 +39,13 @@ const SIZE: usize = 100;
 
 /// A UDP socket for an address's family.
 pub(crate) fn socket(address: &SocketAddr) -> Result<RawFd, Errno> {
-    let family = if address.is_ipv4() {
-        libc::AF_INET
-    } else {
-        libc::AF_INET6
-    };
-    // SAFETY: No memory is passed.
-    Errno::result(unsafe { libc::socket(family, libc::SOCK_DGRAM, 0) })
-}
-
-/// bind(2).
-pub(crate) fn bind(fd: RawFd, address: &SocketAddr) -> Result<(), Errno> {
-    let raw = SockaddrStorage::from(*address);
-    // SAFETY: The address is valid for reads of its length.
-    Errno::result(unsafe { libc::bind(fd, raw.as_ptr(), raw.len()) }).map(drop)
+    call::socket_of(address, libc::SOCK_DGRAM)
 }
 
 /// One that is bound to an address, and its port if that was 0.
 pub(crate) fn bound(address: SocketAddr) -> (RawFd, u16) {
     let fd = socket(&address).expect("socket");
-    bind(fd, &address).expect("bind");
+    call::bind_strictly(fd, &address).expect("bind");
     (fd, call::local(fd).expect("getsockname").port())
 }
 

@@ -176,7 +176,7 @@ cases! {
         for _ in 0..3 {
             let fd = datagram::socket(&any).expect("socket");
             call::set(fd, SOCKET, libc::SO_REUSEPORT, 1).expect("SO_REUSEPORT");
-            datagram::bind(fd, &address).expect("bind");
+            call::bind_strictly(fd, &address).expect("bind");
             address = call::local(fd).expect("getsockname");
             fds.push(fd);
         }
@@ -265,7 +265,7 @@ fn ipv6(end: &mut End) {
     let ours = global_v6(end);
     end.until("the address can be used", || {
         let fd = datagram::socket(&SocketAddr::new(ours.into(), 0)).expect("socket");
-        let bound = datagram::bind(fd, &SocketAddr::new(ours.into(), 0));
+        let bound = call::bind_strictly(fd, &SocketAddr::new(ours.into(), 0));
         call::close(fd).expect("close");
         bound.is_ok()
     });

@@ -34,15 +34,7 @@ fn set_by_ioctl(fd: RawFd, on: bool) -> Result<(), Errno> {
 /// Opens the connection with sockets that are made so that they do not wait.
 fn open(end: &mut End) {
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK;
-    let new = |address: &SocketAddr| {
-        let family = if address.is_ipv4() {
-            libc::AF_INET
-        } else {
-            libc::AF_INET6
-        };
-        // SAFETY: No memory is passed.
-        Errno::result(unsafe { libc::socket(family, kind, 0) }).expect("socket")
-    };
+    let new = |address: &SocketAddr| call::socket_of(address, kind).expect("socket");
     if end.active {
         let port = end.ask().parse().expect("a port");
         let address = SocketAddr::new(end.peer(), port);

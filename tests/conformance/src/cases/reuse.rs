@@ -259,7 +259,7 @@ fn same_ports_again(end: &mut End, first: bool) {
     end.meet();
     if listener.is_none() {
         let strict = call::socket(&from).expect("socket");
-        end.see("port is taken", bind_strictly(strict, &from));
+        end.see("port is taken", call::bind_strictly(strict, &from));
         call::close(strict).expect("close");
     }
     again(end, listener, &to, &from);
@@ -302,12 +302,4 @@ fn one_after_the_other(end: &mut End) {
         };
     }
     end.meet();
-}
-
-/// bind(2) without SO_REUSEADDR.
-fn bind_strictly(fd: RawFd, address: &SocketAddr) -> Result<(), Errno> {
-    use nix::sys::socket::{SockaddrLike, SockaddrStorage};
-    let raw = SockaddrStorage::from(*address);
-    // SAFETY: The address is valid for reads of its length.
-    Errno::result(unsafe { libc::bind(fd, raw.as_ptr(), raw.len()) }).map(drop)
 }
