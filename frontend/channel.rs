@@ -444,7 +444,7 @@ impl Channel {
         self.tending.xchg(0, Full) != 0
     }
 
-    /// Lets connections be asked for that had a ring on an earlier channel. Any context but hard interrupts.
+    /// Lets connections be asked for that are worth a ring and could not be asked for before. Any context but hard interrupts.
     pub(crate) fn note_returning(&self) {
         self.returning.store(true, Release);
         self.kick();

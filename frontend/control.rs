@@ -115,8 +115,8 @@ pub(crate) fn run(channel: &Arc<Channel>) {
     }
     if control.state.is_open() && has_room_for_slots(channel) && channel.take_returning() {
         // Before we map anything, which takes time: the peer does its part meanwhile.
-        if !policy::ask_again(channel) {
-            channel.retry_returning(RETRY_MS);
+        if let Some(delay_ms) = policy::ask_again(channel) {
+            channel.retry_returning(delay_ms);
         }
     }
     if control.state.is_readable() {

@@ -4,6 +4,7 @@
 //! those that had one before their channel was over.
 
 use crate::channel::Channel;
+use crate::control::RETRY_MS;
 use crate::establish;
 use crate::handshake;
 use crate::stream::{
@@ -19,12 +20,16 @@ use xenvmc_core::connection::State;
 use xenvmc_core::policy::Threshold;
 use xenvmc_core::Decline;
 
+/// Milliseconds after which a connection is looked at again that the other end has not acknowledged anything of: as long as Linux may put
+/// off an acknowledgement. A request may overtake the packet that establishes the other end's socket, and would be refused.
+const CONFIRM_MS: u32 = 40;
+
 /// What a connection has moved over TCP since it began, since it was refused, or since its last channel was over.
 pub(crate) struct Traffic {
     calls: Atomic<u32>,
     bytes: Atomic<u64>,
     refusals: Atomic<u32>,
-    /// It had a ring before, or would have asked for one if there had been a channel.
+    /// It had a ring before, or would have asked for one if it could have.
     is_worth: Atomic<bool>,
 }
 
@@ -74,11 +79,7 @@ impl Traffic {
 #[inline]
 pub(crate) fn moved_over_tcp(stream: &Arc<AdoptedStream>, bytes: usize) {
     let threshold = stream.frontend().settings().upgrade;
-    // A request may overtake the packet that establishes the other end's socket, and would be refused for good.
-    if stream.phase() == Phase::Plain
-        && stream.traffic.reaches(bytes, threshold)
-        && stream.socket().is_confirmed()
-    {
+    if stream.phase() == Phase::Plain && stream.traffic.reaches(bytes, threshold) {
         ask(stream);
     }
 }
@@ -89,7 +90,8 @@ fn ask(stream: &Arc<AdoptedStream>) {
     if !frontend.settings().is_enabled() || stream.agreement().lock().state() != State::Plain {
         return;
     }
-    // Without a channel, it is asked for when there is one: the application may have filled TCP's buffers by then, and make no call.
+    // What can't be asked now, for want of a channel or of an acknowledgement, is asked when it can be: the application may have filled
+    // TCP's buffers by then, and make no call.
     stream.traffic.is_worth.store(true, Relaxed);
     let peer = stream.peer();
     let Some(channel) = peer.channel() else {
@@ -98,19 +100,24 @@ fn ask(stream: &Arc<AdoptedStream>) {
     if !channel.is_open() {
         return establish::give_up_stale(&channel);
     }
+    if !stream.socket().is_confirmed() {
+        return channel.retry_returning(CONFIRM_MS);
+    }
     if let Err(reason) = handshake::ask(stream, &channel) {
         frontend.counters().decline(reason);
     }
 }
 
-/// Asks the peer of a channel for all connections that had a ring on an earlier one, or were worth one before there was this one; false = some
-/// are left for want of memory or of room in the queue. The upkeep.
+/// Asks the peer of a channel for all connections that had a ring on an earlier one, or were worth one before they could be asked for. The
+/// upkeep.
 ///
 /// They need no call of the application's for that, which may be waiting for TCP, whose timer has backed off meanwhile.
-pub(crate) fn ask_again(channel: &Arc<Channel>) -> bool {
+///
+/// Returns after how many milliseconds to try those that are left, if any are.
+pub(crate) fn ask_again(channel: &Arc<Channel>) -> Option<u32> {
     let frontend = channel.frontend();
     if !frontend.settings().is_enabled() {
-        return true;
+        return None;
     }
     let returning = frontend.registry().choose(|stream| {
         stream.traffic.is_worth.load(Relaxed)
@@ -118,18 +125,23 @@ pub(crate) fn ask_again(channel: &Arc<Channel>) -> bool {
             && stream.leads_to(channel.peer())
     });
     let Ok(returning) = returning else {
-        return false;
+        return Some(RETRY_MS);
     };
+    let mut again = None;
     for stream in returning {
         if stream.agreement().lock().state() != State::Plain {
             continue;
         }
+        if !stream.socket().is_confirmed() {
+            again = Some(CONFIRM_MS);
+            continue;
+        }
         match handshake::ask(&stream, channel) {
             Ok(()) => {}
-            Err(Decline::QueueFull) => return false,
+            Err(Decline::QueueFull) => return Some(RETRY_MS),
             // The next call that moves bytes asks again.
             Err(reason) => frontend.counters().decline(reason),
         }
     }
-    true
+    again
 }
