@@ -480,6 +480,13 @@ impl Channel {
         }
     }
 
+    /// Lets connections be given back whose sockets somebody in the kernel has taken.
+    pub(crate) fn hand_over(&self) {
+        if let Some(wires) = &*self.wires.lock() {
+            wires.hand_over();
+        }
+    }
+
     /// Notes that bytes of a connection with TCP_USER_TIMEOUT are unread, or that there is no room for more. Any context but hard
     /// interrupts.
     #[cold]

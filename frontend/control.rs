@@ -5,6 +5,7 @@
 use crate::channel::Channel;
 use crate::closing;
 use crate::datagram;
+use crate::handover;
 use crate::handshake;
 use crate::policy;
 use crate::region::PeerRegion;
@@ -148,7 +149,8 @@ fn rearm_all(channel: &Channel) -> bool {
         return false;
     };
     for (_, stream) in streams {
-        if stream.is_unarmed.xchg(false, Full) {
+        // The upkeep must not wait for one whose peer's upkeep has to do something first.
+        if !handover::is_noted(&stream) && stream.is_unarmed.xchg(false, Full) {
             unread::rearm(&stream);
         }
     }

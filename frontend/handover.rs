@@ -5,6 +5,8 @@
 //! Who does that puts callbacks of his own into the socket, and reads TCP's queue himself when they are called. No method of
 //! ours is called for it; so we look wherever we come by: when a lock of the socket is let go of, and when bytes are announced.
 
+use crate::channel::Channel;
+use crate::control::RETRY_MS;
 use crate::giveback::{
     self,
     Leaving,
@@ -17,13 +19,16 @@ use crate::stream::{
     Reader,
     Stream, //
 };
+use crate::unread;
 use kernel::sync::atomic::{
     Acquire,
     Full, //
 };
+use kernel::sync::Arc;
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
 use xenvmc_core::error::SegmentError;
+use xenvmc_core::stream::Followed;
 use xenvmc_core::{
     Decline,
     Error as Violation, //
@@ -31,6 +36,10 @@ use xenvmc_core::{
 use xenvmc_net as net;
 use xenvmc_net::inject::Memory;
 use xenvmc_net::Guard;
+use xenvmc_xen::work::{
+    Run,
+    Task, //
+};
 
 /// Has the connection given back by the upkeep, if its socket is somebody else's now. Any context but hard interrupts; no lock
 /// but the socket's is held.
@@ -68,8 +77,26 @@ enum Failure {
     Violation(Violation),
 }
 
-/// Gives the connection back, or resets it. The upkeep, no lock held; bounded by [`RETURN_MS`].
-pub(crate) fn give_back(stream: &AdoptedStream) {
+/// Gives back the connections of a channel that [`check`] has found, at the upkeep's request.
+///
+/// Not the upkeep's own work: a peer that gives another connection back at this moment waits for our upkeep, as we do for its.
+pub(crate) struct Handovers(pub(crate) Arc<Channel>);
+
+impl Run for Handovers {
+    fn run(&self, task: &Task<Self>) {
+        let Ok(streams) = self.0.streams() else {
+            return task.kick_after(RETRY_MS);
+        };
+        for (_, stream) in streams {
+            if is_noted(&stream) && !stream.has_ended() {
+                give_back(&stream);
+            }
+        }
+    }
+}
+
+/// Gives the connection back, or resets it. No lock held; bounded by [`RETURN_MS`].
+fn give_back(stream: &AdoptedStream) {
     let mut reader = stream.reader.lock();
     let mut guard = stream.lock();
     let Some(link) = guard.state().link.clone() else {
@@ -113,13 +140,32 @@ fn leave(
 ) -> core::result::Result<(), Failure> {
     let leaving = Leaving::begin(link);
     loop {
-        let copied_seq = guard.socket().copied_seq();
-        if reader.inbound.boundary().is_some_and(|at| at != copied_seq) {
-            return Err(Failure::Overtaken);
-        }
-        match leaving.advance(reader, guard, link, Decline::Callbacks, Memory::MaySleep) {
+        let followed = match link.view() {
+            Some(view) => {
+                let copied_seq = guard.socket().copied_seq();
+                unread::follow(link, view, &mut reader.inbound, copied_seq)
+            }
+            None => return Ok(()),
+        };
+        let advanced = match followed {
+            Ok(Followed::Yes) => {
+                leaving.advance(reader, guard, link, Decline::Callbacks, Memory::MaySleep)
+            }
+            Ok(Followed::NotYet) => {
+                guard.state().stays.get_or_insert(Decline::Callbacks);
+                // The peer may wait for our promise.
+                giveback::leave_for_good(guard.adopted(), guard, link).map(|_| false)
+            }
+            Ok(Followed::Overtaken) => return Err(Failure::Overtaken),
+            Err(violation) => Err(violation),
+        };
+        match advanced {
             Ok(true) => return Ok(()),
-            Ok(false) if leaving.has_time(RETURN_MS) => fsleep(Delta::from_millis(2)),
+            Ok(false) if leaving.has_time(RETURN_MS) => {
+                fsleep(Delta::from_millis(2));
+                // What comes before bytes of the ring. Whoever has taken the socket reads it when it is not locked.
+                guard.take_arrived();
+            }
             Ok(false) => return Err(Failure::Late),
             Err(Violation::Segment(SegmentError::Sequence)) => return Err(Failure::Overtaken),
             Err(violation) => return Err(Failure::Violation(violation)),

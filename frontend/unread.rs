@@ -16,6 +16,7 @@ use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::stream::{
+    Followed,
     Inbound,
     Source, //
 };
@@ -54,11 +55,31 @@ pub(crate) fn look_at(
     copied_seq: u32,
     received: u32,
 ) -> core::result::Result<Source, Violation> {
+    with_pages(link, |pages| {
+        inbound.look(&view.peer, pages, copied_seq, received)
+    })
+}
+
+/// Follows somebody else who reads TCP and stands at `copied_seq`.
+pub(crate) fn follow(
+    link: &Link,
+    view: View<'_>,
+    inbound: &mut Inbound,
+    copied_seq: u32,
+) -> core::result::Result<Followed, Violation> {
+    with_pages(link, |pages| inbound.follow(&view.peer, pages, copied_seq))
+}
+
+/// Reads records, which may lie in what of the peer's arena is mapped meanwhile.
+fn with_pages<T>(
+    link: &Link,
+    mut read: impl FnMut(u32) -> core::result::Result<T, Violation>,
+) -> core::result::Result<T, Violation> {
     let pages = || link.channel().theirs().map_or(0, |theirs| theirs.pages());
     loop {
         let mapped = pages();
-        match inbound.look(&view.peer, mapped, copied_seq, received) {
-            // A record may lie in what was mapped meanwhile. There is only so much to map.
+        match read(mapped) {
+            // There is only so much to map.
             Err(_) if pages() != mapped => {}
             result => return result,
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What runs a channel: its event channel, the two work items that an event starts, and the one that
-//! looks after idle connections. One of each per channel.
+//! What runs a channel: its event channel, the two work items that an event starts, and those that
+//! look after connections for longer. One of each per channel.
 //!
 //! They refer to the channel and the channel to them; [`Wires::cut`] takes them apart.
 
@@ -10,6 +10,7 @@ use crate::clock::{
     Clocks,
     LOOK_MS, //
 };
+use crate::handover::Handovers;
 use crate::idle::{
     Idle,
     IDLE_MS, //
@@ -105,6 +106,7 @@ pub(crate) struct Wires {
     upkeep: Arc<Task<Upkeep>>,
     idle: Arc<Task<Idle>>,
     clocks: Arc<Task<Clocks>>,
+    handovers: Arc<Task<Handovers>>,
 }
 
 impl Wires {
@@ -135,6 +137,11 @@ impl Wires {
             Arc::new(Clocks(channel.clone()), GFP_KERNEL)?,
             "xenvmc_clocks",
         )?;
+        let handovers = new_task!(
+            Queue::Unbound,
+            Arc::new(Handovers(channel.clone()), GFP_KERNEL)?,
+            "xenvmc_handovers",
+        )?;
         let interrupt = Arc::new(
             Interrupt {
                 channel: channel.clone(),
@@ -155,6 +162,7 @@ impl Wires {
                 upkeep,
                 idle,
                 clocks,
+                handovers,
             },
             GFP_KERNEL,
         )?)
@@ -195,6 +203,11 @@ impl Wires {
         self.clocks.kick_after(LOOK_MS);
     }
 
+    /// Asks for connections to be given back whose sockets somebody in the kernel has taken.
+    pub(crate) fn hand_over(&self) {
+        self.handovers.kick();
+    }
+
     /// Stops the work items for ever and waits for them. Process context, in none of them. The event channel closes
     /// when the last reference is dropped.
     pub(crate) fn cut(&self) {
@@ -202,5 +215,6 @@ impl Wires {
         self.upkeep.stop();
         self.idle.stop();
         self.clocks.stop();
+        self.handovers.stop();
     }
 }

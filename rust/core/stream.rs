@@ -26,6 +26,7 @@ mod inbound;
 mod outbound;
 
 pub use inbound::{
+    Followed,
     Inbound,
     Source, //
 };

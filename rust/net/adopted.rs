@@ -423,6 +423,13 @@ impl<'a, C: Connection> Guard<'a, C> {
         };
     }
 
+    /// Lets TCP take what has arrived while the socket was locked; it stays locked. Process context.
+    pub fn take_arrived(&mut self) {
+        // SAFETY: alive, and locked by this task. Nothing refers to what the lock protects while `self` is borrowed, so that our
+        // `release_cb`, which is called, may.
+        unsafe { bindings::__sk_flush_backlog(self.adopted.socket.as_ptr()) }
+    }
+
     /// Makes `splice` read through our `recvmsg` from now on. Needs a descriptor; does nothing when done already.
     pub fn replace_splice(&mut self) -> Result {
         crate::descriptor::replace::<C>(&self.locked)

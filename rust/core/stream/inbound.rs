@@ -54,6 +54,20 @@ impl Source {
     }
 }
 
+/// What became of [`Inbound::follow`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Followed {
+    /// The reader stands where TCP does.
+    Yes,
+    /// Nothing of the ring comes before what was taken, as far as can be seen; the peer has not said yet where TCP goes on.
+    NotYet,
+    /// Bytes of the ring should have come before what was taken.
+    Overtaken,
+}
+
+/// TCP delivers less than this before it is acknowledged: its windows are smaller.
+const WINDOW_MAX: u32 = 1 << 30;
+
 /// The reader's end of one direction, under the reader's lock.
 ///
 /// A clone of it can look ahead ([`Self::look`], [`Self::consume`], and `copied_seq` counted on by
@@ -155,6 +169,29 @@ impl Inbound {
                     Ok(Source::Tcp(bytes))
                 }
             };
+        }
+    }
+
+    /// Follows somebody else, who takes bytes out of TCP itself and stands at `copied_seq`: enters the segments that this has gone
+    /// through, if none of them has bytes of the ring. Arguments and errors as of [`Self::look`].
+    pub fn follow<P: Words>(
+        &mut self,
+        peer: &P,
+        pages: u32,
+        copied_seq: u32,
+    ) -> Result<Followed, Error> {
+        let mut seq = self
+            .boundary()
+            .unwrap_or(copied_seq.wrapping_sub(WINDOW_MAX));
+        loop {
+            let source = self.look(peer, pages, seq, copied_seq)?;
+            match source {
+                _ if seq == copied_seq => return Ok(Followed::Yes),
+                Source::Tcp(0) => return Err(SegmentError::Sequence.into()),
+                Source::Tcp(bytes) => seq = seq.wrapping_add(bytes),
+                Source::Ring { bytes: 0, .. } => return Ok(Followed::NotYet),
+                Source::Ring { .. } => return Ok(Followed::Overtaken),
+            }
         }
     }
 

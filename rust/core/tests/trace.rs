@@ -17,6 +17,7 @@ use xenvmc_core::{
         Writer, //
     },
     stream::{
+        Followed,
         Inbound,
         Outbound,
         Source, //
@@ -146,6 +147,36 @@ fn a_rogue_write_has_its_place() {
     assert_eq!(line.look(75, 75).bytes(), 3);
     line.tell();
     assert_eq!(line.out.poll_free(&line.rx), Ok(None), "still in use");
+}
+
+/// Somebody else takes bytes out of TCP: the reader follows as long as none of the ring come before.
+#[test]
+fn follows_another_reader() {
+    let mut line = Line::new();
+    assert_eq!(line.inbound.follow(&line.tx, 64, 40), Ok(Followed::Yes));
+    line.out.enter_ring(extent(0, 0), 70).unwrap();
+    line.publish();
+    assert_eq!(line.inbound.follow(&line.tx, 64, 60), Ok(Followed::Yes));
+    // Bytes behind the boundary, before the record that says so.
+    assert_eq!(line.inbound.follow(&line.tx, 64, 75), Ok(Followed::NotYet));
+    line.out.leave_ring();
+    line.publish();
+    assert_eq!(line.inbound.follow(&line.tx, 64, 75), Ok(Followed::Yes));
+    assert_eq!(line.look(75, 80), Source::Tcp(5));
+    // Through an empty segment that it has not entered, and into one that has bytes.
+    line.out.enter_ring(extent(0, 0), 90).unwrap();
+    line.publish();
+    line.out.leave_ring();
+    line.publish();
+    assert_eq!(line.inbound.follow(&line.tx, 64, 95), Ok(Followed::Yes));
+    line.out.enter_ring(extent(0, 0), 100).unwrap();
+    line.publish();
+    line.produce(3);
+    assert_eq!(line.inbound.follow(&line.tx, 64, 100), Ok(Followed::Yes));
+    assert_eq!(
+        line.inbound.follow(&line.tx, 64, 101),
+        Ok(Followed::Overtaken)
+    );
 }
 
 /// protocol §6.6.2: bytes in TCP for which no record is there yet are left alone.

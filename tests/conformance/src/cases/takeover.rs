@@ -141,6 +141,13 @@ cases! {
         right.meet();
     };
 
+    /// Multiplexors take both ends, which speak to each other through them.
+    multiplexors: |left| {
+        multiplexed(left);
+    }, |right| {
+        multiplexed(right);
+    };
+
     /// TCP_REPAIR looks into the queues; afterwards all is as before.
     repair: |left| {
         left.arrived(10);
@@ -356,6 +363,21 @@ fn zerocopy_receive(end: &mut End) -> Vec<u8> {
         call::receive_all(end.fd, &mut all);
     }
     all
+}
+
+/// This end speaks through a multiplexor.
+fn multiplexed(end: &mut End) {
+    let kcm = kcm::open();
+    end.see("attach", kcm::attach(kcm, end.fd));
+    end.meet();
+    for _ in 0..3 {
+        end.see("send", call::send(kcm, &call::pattern(0, kcm::MESSAGE), 0));
+        end.see("message", call::recv(kcm, 2 * kcm::MESSAGE, 0));
+    }
+    end.meet();
+    end.see("detach", kcm::detach(kcm, end.fd));
+    end.meet();
+    still_there(end);
 }
 
 /// Attaches a filter that lets so much of each segment pass.

@@ -111,6 +111,9 @@ fn problems(ktap: &str) -> Vec<&str> {
         .collect()
 }
 
+/// Times that connections are taken in [`taken_both_ways`].
+const TAKEN_TIMES: u32 = 6;
+
 /// A million round trips over the ring, some of them after random delays, with all ways to wait: no wake-up is lost.
 pub(super) fn million_round_trips(bench: &Bench) -> Result<()> {
     all_round_trips(bench, ROUND_TRIPS)
@@ -144,6 +147,38 @@ fn run_round_trips(bench: &Bench, rounds: u32, names: &[String]) -> Result<()> {
         .timeout(patience(bench.lab(), TIMEOUT))
         .run()?;
     judge(output, "round trips")
+}
+
+/// Connections of which somebody in the kernel takes this end or the other, several at once: no guest waits for the other to give one back
+/// while that one waits for it to give back another.
+pub(super) fn taken_both_ways(bench: &Bench) -> Result<()> {
+    let name = "takeover::multiplexor";
+    let address = GUEST2.address().to_string();
+    let words = [
+        CONFORMANCE,
+        "run",
+        "--server",
+        &address,
+        "--way",
+        "ring",
+        "--jobs",
+        JOBS,
+        name,
+    ];
+    let before = bench.resets()?;
+    with_server(bench, || {
+        for _ in 0..TAKEN_TIMES {
+            let output = bench
+                .lab()
+                .command(GUEST1, &words)
+                .timeout(patience(bench.lab(), TIMEOUT))
+                .run()?;
+            judge(output, "taken both ways")?;
+        }
+        let resets = bench.resets()? - before;
+        ensure!(resets == 0, "{resets} connections were reset");
+        Ok(())
+    })
 }
 
 /// A test for each group of kinds of cases, which are the files of `tests/conformance/src/cases`.

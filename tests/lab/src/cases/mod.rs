@@ -173,6 +173,7 @@ pub(crate) const ALL: &[Case] = cases![
     conformance::calls,
     conformance::blocking,
     conformance::volumes,
+    conformance::taken_both_ways,
     conformance::round_trips,
     conformance::million_round_trips long,
     conformance::readiness,
