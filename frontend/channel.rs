@@ -201,6 +201,15 @@ impl Channel {
         self.made.elapsed().as_millis()
     }
 
+    /// Whether the peer has published the last record of each connection (protocol §9.3). Any context.
+    pub(crate) fn has_peer_finished(&self) -> bool {
+        self.theirs().is_some_and(|theirs| {
+            // The state /before/ a last look at the rings. Partner: `Control::announce` at the other end.
+            let word = theirs.root().word(root::STATE).load_acquire();
+            word >= State::Closing.word()
+        })
+    }
+
     /// Notes the state; the caller holds [`Self::control`].
     pub(crate) fn set_state(&self, state: State) {
         let index = State::ALL.iter().position(|&s| s == state).unwrap_or(0);

@@ -14,6 +14,7 @@ use crate::giveback::{
     self,
     Unread, //
 };
+use crate::handover;
 use crate::parting;
 use crate::ready;
 use crate::stream::{
@@ -113,6 +114,11 @@ fn finish_all(channel: &Arc<Channel>) -> bool {
     };
     let mut all = true;
     for (_, stream) in streams {
+        if handover::is_noted(&stream) {
+            // Locked for long, maybe.
+            all &= handover::promise(&stream, channel);
+            continue;
+        }
         let mut guard = stream.lock();
         let Some(link) = guard.state().link.clone() else {
             continue;
@@ -140,6 +146,11 @@ fn drain_all(channel: &Arc<Channel>) -> bool {
     let mut all = true;
     for (_, stream) in streams {
         if stream.has_ended() || !is_on(&stream, channel) {
+            continue;
+        }
+        if handover::is_noted(&stream) {
+            // It is under way, and ends with the connection given back.
+            all &= handover::promise(&stream, channel) && stream.has_ended();
             continue;
         }
         match giveback::drain(&stream, Unread::Complete) {

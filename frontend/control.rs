@@ -56,6 +56,8 @@ pub(crate) struct Control {
     pub(crate) is_announced: bool,
     /// The channel was given to the undertaker.
     pub(crate) is_buried: bool,
+    /// When some connections could not be asked for, and after how many milliseconds they are to be.
+    asking: Option<(Instant<Monotonic>, u32)>,
     /// Since when we have been closing.
     pub(crate) since: Option<Instant<Monotonic>>,
 }
@@ -69,8 +71,16 @@ impl Control {
             state: State::Init,
             is_announced: true,
             is_buried: false,
+            asking: None,
             since: None,
         }
+    }
+
+    /// Whether it is time to ask for those that could not be asked for.
+    fn is_asking_due(&self) -> bool {
+        self.asking
+            .as_ref()
+            .is_some_and(|(since, delay_ms)| since.elapsed().as_millis() >= i64::from(*delay_ms))
     }
 
     /// Moves the state machine, and tells the peer.
@@ -114,11 +124,14 @@ pub(crate) fn run(channel: &Arc<Channel>) {
         channel.violation(violation);
         control.advance(channel, Event::Violation);
     }
-    if control.state.is_open() && has_room_for_slots(channel) && channel.take_returning() {
+    if control.state.is_open()
+        && has_room_for_slots(channel)
+        && (channel.take_returning() || control.is_asking_due())
+    {
         // Before we map anything, which takes time: the peer does its part meanwhile.
-        if let Some(delay_ms) = policy::ask_again(channel) {
-            channel.retry_returning(delay_ms);
-        }
+        let last = control.asking.map(|(_, delay_ms)| delay_ms);
+        let next = policy::ask_again(channel, last);
+        control.asking = next.map(|delay_ms| (Instant::now(), delay_ms));
     }
     if control.state.is_readable() {
         map_chunks(channel);
@@ -136,6 +149,10 @@ pub(crate) fn run(channel: &Arc<Channel>) {
         channel.note_unarmed();
     }
     closing::run(channel, &mut control);
+    // What is wanted first decides when the next run is, and this can wait longest.
+    if let Some((_, delay_ms)) = control.asking.filter(|_| control.state.is_open()) {
+        channel.kick_after(delay_ms);
+    }
 }
 
 /// Whether the peer has mapped any of our arena.
@@ -149,7 +166,7 @@ fn rearm_all(channel: &Channel) -> bool {
         return false;
     };
     for (_, stream) in streams {
-        // The upkeep must not wait for one whose peer's upkeep has to do something first.
+        // The reader of such a one may be locked until the peer's upkeep has done something.
         if !handover::is_noted(&stream) && stream.is_unarmed.xchg(false, Full) {
             unread::rearm(&stream);
         }

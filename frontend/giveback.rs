@@ -14,6 +14,7 @@ use crate::stream::{
     Stream, //
 };
 use crate::{
+    handover,
     switch,
     unread, //
 };
@@ -26,7 +27,10 @@ use kernel::time::{
     Instant,
     Monotonic, //
 };
-use xenvmc_core::error::RingError;
+use xenvmc_core::error::{
+    RingError,
+    SegmentError, //
+};
 use xenvmc_core::extent::PAGE_SIZE;
 use xenvmc_core::segment::Mode;
 use xenvmc_core::shared::SharedLoad;
@@ -61,6 +65,13 @@ const RETURN_NOW_MS: u32 = 200;
 
 /// The peer broke the protocol: its channel is given up, and this connection reset. Process context, no lock held.
 pub(crate) fn break_stream(stream: &AdoptedStream, violation: Violation) {
+    let is_ours = handover::is_noted(stream)
+        && matches!(violation, Violation::Segment(SegmentError::Sequence));
+    if is_ours {
+        // Whoever has taken the socket has read what comes behind bytes of the ring.
+        stream.frontend().counters().decline(Decline::RogueReader);
+        return reset(stream);
+    }
     let link = stream.watch.lock().link.clone();
     if let Some(link) = link {
         link.channel().violation(violation);
@@ -140,8 +151,18 @@ pub(crate) enum Unread {
     Rest,
 }
 
-/// Puts what is unread in the peer's ring into TCP's queue; true = all is done, and the reader stands on TCP. The reader is
-/// locked, and the socket owned.
+/// What [`move_unread`] has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moved {
+    /// Everything; the reader stands on TCP.
+    All,
+    /// Not everything, or nothing.
+    Some,
+    /// Nothing: bytes of TCP that come before have not arrived.
+    TcpIsMissing,
+}
+
+/// Puts what is unread in the peer's ring into TCP's queue. The reader is locked, and the socket owned.
 ///
 /// # Errors
 ///
@@ -153,25 +174,31 @@ fn move_unread(
     link: &Link,
     what: Unread,
     memory: Memory,
-) -> core::result::Result<bool, Violation> {
+) -> core::result::Result<Moved, Violation> {
     let (Some(view), Some(theirs)) = (link.view(), link.channel().theirs()) else {
-        return Ok(true);
+        return Ok(Moved::All);
     };
     // First without moving anything: is all there that has to be?
     let mut walk = reader.inbound.clone();
     let mut seq = locked.copied_seq();
+    // Where the reader stands if all up to here is done, with bytes of TCP before the ring's.
+    let mut before: Option<Inbound> = None;
     let mut parts: KVec<(u32, Inbound, Extent, u32)> = KVec::new();
     let mut total: u64 = 0;
     loop {
         match unread::look_at(link, view, &mut walk, seq, locked.received_data_seq())? {
             Source::Tcp(0) | Source::Ring { bytes: 0, .. } => break,
-            Source::Tcp(bytes) => seq = seq.wrapping_add(bytes),
+            Source::Tcp(bytes) => {
+                before.get_or_insert_with(|| walk.clone());
+                seq = seq.wrapping_add(bytes);
+            }
             Source::Ring { extent, bytes } => {
+                let from = before.take().unwrap_or_else(|| walk.clone());
                 if parts
-                    .push((seq, walk.clone(), extent, bytes), memory.flags())
+                    .push((seq, from, extent, bytes), memory.flags())
                     .is_err()
                 {
-                    return Ok(false);
+                    return Ok(Moved::Some);
                 }
                 walk.consume(bytes);
                 // All that is unread lies in the arena, each byte once.
@@ -185,7 +212,10 @@ fn move_unread(
     let prod = view.peer.word(slot::TX_PROD).load_acquire();
     let is_complete = prod == walk.cons() && !walk.is_ring();
     if what == Unread::Complete && !is_complete {
-        return Ok(false);
+        return Ok(match walk.is_ring() {
+            true => Moved::Some,
+            false => Moved::TcpIsMissing,
+        });
     }
     let mut is_done = true;
     let mut left = walk;
@@ -236,7 +266,10 @@ fn move_unread(
         link.post();
     }
     unread::leave_pass(stream, view, &reader.inbound);
-    Ok(is_done && is_complete)
+    Ok(match is_done && is_complete {
+        true => Moved::All,
+        false => Moved::Some,
+    })
 }
 
 /// Tries to put what is unread into TCP's queue; true = all is done. Process context, no lock held.
@@ -252,11 +285,11 @@ pub(crate) fn drain(stream: &AdoptedStream, what: Unread) -> core::result::Resul
     let mut guard = stream.lock();
     let (locked, _) = guard.split();
     let memory = Memory::MaySleep;
-    let done = move_unread(stream, &mut reader, locked, &link, what, memory);
-    if done == Ok(true) || what == Unread::Rest {
+    let moved = move_unread(stream, &mut reader, locked, &link, what, memory);
+    if moved == Ok(Moved::All) || what == Unread::Rest {
         guard.data_ready_locked();
     }
-    done
+    Ok(moved? == Moved::All)
 }
 
 /// Options of the level SOL_TCP that want the socket as TCP made it.
@@ -333,8 +366,8 @@ impl Leaving {
         self.start.elapsed().as_millis() < i64::from(limit_ms)
     }
 
-    /// Does what can be done now, and keeps our direction on TCP because of `reason`; true = both directions are on TCP. The reader is
-    /// locked, and the socket.
+    /// Does what can be done now, and keeps our direction on TCP because of `reason`; [`Moved::All`] = both directions are on TCP. The
+    /// reader is locked, and the socket.
     ///
     /// # Errors
     ///
@@ -346,19 +379,23 @@ impl Leaving {
         link: &Link,
         reason: Decline,
         memory: Memory,
-    ) -> core::result::Result<bool, Violation> {
+    ) -> core::result::Result<Moved, Violation> {
         let stream = guard.adopted();
         let Some(view) = link.view() else {
-            return Ok(true);
+            return Ok(Moved::All);
         };
         guard.state().stays.get_or_insert(reason);
         // The peer may be going back to TCP as well, and waits for the promise.
         let is_sent = leave_for_good(stream, guard, link)?;
         // The promise that no ring byte follows /before/ the last look at the ring.
-        let ended = view.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0;
+        let ended = view.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0
+            || link.channel().has_peer_finished();
         let (locked, _) = guard.split();
-        let is_received = move_unread(stream, reader, locked, link, Unread::Complete, memory)?;
-        Ok(is_sent && is_received && ended)
+        let moved = move_unread(stream, reader, locked, link, Unread::Complete, memory)?;
+        Ok(match moved {
+            Moved::All if !(is_sent && ended) => Moved::Some,
+            moved => moved,
+        })
     }
 }
 
@@ -378,8 +415,8 @@ pub(crate) fn leave_now(guard: &mut Guard<'_, Stream>) -> bool {
     let leaving = Leaving::begin(&link);
     while leaving.has_time(RETURN_NOW_MS) {
         match leaving.advance(&mut reader, guard, &link, Decline::Option, Memory::Atomic) {
-            Ok(true) => return true,
-            Ok(false) => net::relax(),
+            Ok(Moved::All) => return true,
+            Ok(_) => net::relax(),
             Err(_) => return false,
         }
     }
@@ -410,15 +447,15 @@ fn leave_both(stream: &AdoptedStream) -> bool {
             let mut guard = stream.lock();
             let memory = Memory::MaySleep;
             let result = leaving.advance(&mut reader, &mut guard, &link, Decline::Option, memory);
-            if result == Ok(true) {
+            if result == Ok(Moved::All) {
                 guard.data_ready_locked();
             }
             result
         };
         match result {
-            Ok(true) => return true,
+            Ok(Moved::All) => return true,
             // Not on the socket's wait queue: it may have none, or lose it.
-            Ok(false) => fsleep(Delta::from_millis(2)),
+            Ok(_) => fsleep(Delta::from_millis(2)),
             Err(_) => return false,
         }
     }

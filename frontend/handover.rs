@@ -10,6 +10,7 @@ use crate::control::RETRY_MS;
 use crate::giveback::{
     self,
     Leaving,
+    Moved,
     RETURN_MS, //
 };
 use crate::link::Link;
@@ -27,9 +28,11 @@ use kernel::sync::atomic::{
 use kernel::sync::Arc;
 use kernel::time::delay::fsleep;
 use kernel::time::Delta;
+use xenvmc_core::channel::State;
 use xenvmc_core::error::SegmentError;
 use xenvmc_core::stream::Followed;
 use xenvmc_core::{
+    wire,
     Decline,
     Error as Violation, //
 };
@@ -67,19 +70,38 @@ pub(crate) fn is_noted(stream: &AdoptedStream) -> bool {
     stream.is_handed_over.load(Acquire)
 }
 
-/// Why a connection could not be given back.
-enum Failure {
-    /// The peer did not follow in time.
-    Late,
-    /// The new owner has read what comes behind bytes of the ring.
-    Overtaken,
-    /// The peer has broken the protocol.
-    Violation(Violation),
+/// Asks the peer of a noted connection to put its direction on TCP, and does so with ours, for good; then lets the connection be given back.
+/// True = that is so; false = the log has no room until the peer has read more. Waits for nobody, as somebody may wait for it: a peer that gives the connection back, too. The upkeep, no lock held.
+pub(crate) fn promise(stream: &AdoptedStream, channel: &Channel) -> bool {
+    if !stream.has_left.load(Acquire) && !try_promise(stream, channel) {
+        return false;
+    }
+    channel.hand_over();
+    true
 }
 
-/// Gives back the connections of a channel that [`check`] has found, at the upkeep's request.
+fn try_promise(stream: &AdoptedStream, channel: &Channel) -> bool {
+    let mut guard = stream.lock();
+    if stream.has_ended() {
+        return true;
+    }
+    let Some(link) = guard.state().link.clone() else {
+        return true;
+    };
+    guard.state().stays.get_or_insert(Decline::Callbacks);
+    link.set_receive_flags(wire::RX_RETURN);
+    link.post();
+    let left = giveback::leave_for_good(stream, &mut guard, &link);
+    drop(guard);
+    left.unwrap_or_else(|violation| {
+        channel.violation(violation);
+        true
+    })
+}
+
+/// Gives back the connections of a channel for which [`promise`] was called.
 ///
-/// Not the upkeep's own work: a peer that gives another connection back at this moment waits for our upkeep, as we do for its.
+/// Not the upkeep's own work: it waits for the peer's upkeep, with locks of the connection held, and that one for ours.
 pub(crate) struct Handovers(pub(crate) Arc<Channel>);
 
 impl Run for Handovers {
@@ -88,47 +110,57 @@ impl Run for Handovers {
             return task.kick_after(RETRY_MS);
         };
         for (_, stream) in streams {
-            if is_noted(&stream) && !stream.has_ended() {
+            if is_noted(&stream) && stream.has_left.load(Acquire) {
                 give_back(&stream);
             }
         }
     }
 }
 
+/// Why a connection could not be given back.
+enum Failure {
+    /// The peer did not follow in time.
+    Late,
+    /// The connection or the channel is over.
+    Over,
+    /// The new owner has read what comes behind bytes of the ring.
+    Overtaken,
+    /// The peer has broken the protocol.
+    Violation(Violation),
+}
+
 /// Gives the connection back, or resets it. No lock held; bounded by [`RETURN_MS`].
 fn give_back(stream: &AdoptedStream) {
     let mut reader = stream.reader.lock();
     let mut guard = stream.lock();
-    let Some(link) = guard.state().link.clone() else {
+    let link = guard.state().link.clone();
+    let Some(link) = link.filter(|_| !stream.has_ended()) else {
         // It is on TCP, and stays there as long as the callbacks do.
         return;
     };
     let left = leave(&mut reader, &mut guard, &link);
+    if left.is_err() {
+        // The new owner may be waiting for the lock: he does not get what comes behind a gap.
+        guard.discard_unread();
+    }
     guard.restore();
     if left.is_ok() {
         guard.data_ready_locked();
     }
     drop(guard);
     drop(reader);
-    match left {
-        Ok(()) => {
-            stream.socket().write_space();
-            stream.wake_all();
-        }
-        Err(Failure::Late) => {
-            giveback::warn_late(stream);
-            giveback::reset(stream);
-        }
-        Err(Failure::Overtaken) => {
-            let counters = stream.frontend().counters();
-            counters.decline(Decline::RogueReader);
-            giveback::reset(stream);
-        }
-        Err(Failure::Violation(violation)) => {
-            link.channel().violation(violation);
-            giveback::reset(stream);
-        }
+    let Err(failure) = left else {
+        stream.socket().write_space();
+        stream.wake_all();
+        return;
+    };
+    match failure {
+        Failure::Late => giveback::warn_late(stream),
+        Failure::Over => {}
+        Failure::Overtaken => stream.frontend().counters().decline(Decline::RogueReader),
+        Failure::Violation(violation) => link.channel().violation(violation),
     }
+    giveback::reset(stream);
 }
 
 /// Puts both directions on TCP. The socket stays locked meanwhile: what comes over TCP next must not be read before what is in the
@@ -140,34 +172,37 @@ fn leave(
 ) -> core::result::Result<(), Failure> {
     let leaving = Leaving::begin(link);
     loop {
-        let followed = match link.view() {
-            Some(view) => {
-                let copied_seq = guard.socket().copied_seq();
-                unread::follow(link, view, &mut reader.inbound, copied_seq)
-            }
-            None => return Ok(()),
+        let Some(view) = link.view() else {
+            return Ok(());
         };
-        let advanced = match followed {
-            Ok(Followed::Yes) => {
-                leaving.advance(reader, guard, link, Decline::Callbacks, Memory::MaySleep)
-            }
-            Ok(Followed::NotYet) => {
-                guard.state().stays.get_or_insert(Decline::Callbacks);
-                // The peer may wait for our promise.
-                giveback::leave_for_good(guard.adopted(), guard, link).map(|_| false)
-            }
-            Ok(Followed::Overtaken) => return Err(Failure::Overtaken),
-            Err(violation) => Err(violation),
-        };
-        match advanced {
-            Ok(true) => return Ok(()),
-            Ok(false) if leaving.has_time(RETURN_MS) => {
+        let copied_seq = guard.socket().copied_seq();
+        let followed = unread::follow(link, view, &mut reader.inbound, copied_seq);
+        let moved = followed.and_then(|followed| match followed {
+            Followed::Yes => leaving
+                .advance(reader, guard, link, Decline::Callbacks, Memory::MaySleep)
+                .map(Some),
+            Followed::NotYet => Ok(Some(Moved::Some)),
+            Followed::Overtaken => Ok(None),
+        });
+        match moved {
+            Ok(Some(Moved::All)) => return Ok(()),
+            Ok(Some(moved)) => {
+                let has_peer = matches!(link.channel().state(), State::Open | State::Closing);
+                if guard.socket().is_closed() || !has_peer {
+                    return Err(Failure::Over);
+                }
+                if !leaving.has_time(RETURN_MS) {
+                    return Err(Failure::Late);
+                }
                 fsleep(Delta::from_millis(2));
-                // What comes before bytes of the ring. Whoever has taken the socket reads it when it is not locked.
-                guard.take_arrived();
+                if moved == Moved::TcpIsMissing {
+                    // An owner that reads in its callback gets them in order; most wait for the lock.
+                    guard.take_arrived();
+                }
             }
-            Ok(false) => return Err(Failure::Late),
-            Err(Violation::Segment(SegmentError::Sequence)) => return Err(Failure::Overtaken),
+            Ok(None) | Err(Violation::Segment(SegmentError::Sequence)) => {
+                return Err(Failure::Overtaken)
+            }
             Err(violation) => return Err(Failure::Violation(violation)),
         }
     }

@@ -21,8 +21,11 @@ use xenvmc_core::policy::Threshold;
 use xenvmc_core::Decline;
 
 /// Milliseconds after which a connection is looked at again that the other end has not acknowledged anything of: as long as Linux may put
-/// off an acknowledgement. A request may overtake the packet that establishes the other end's socket, and would be refused.
+/// off an acknowledgement, at first. A request may overtake the packet that establishes the other end's socket, and would be refused.
 const CONFIRM_MS: u32 = 40;
+
+/// The longest time between two such looks, milliseconds.
+const CONFIRM_MAX_MS: u32 = 1_280;
 
 /// What a connection has moved over TCP since it began, since it was refused, or since its last channel was over.
 pub(crate) struct Traffic {
@@ -113,8 +116,9 @@ fn ask(stream: &Arc<AdoptedStream>) {
 ///
 /// They need no call of the application's for that, which may be waiting for TCP, whose timer has backed off meanwhile.
 ///
-/// Returns after how many milliseconds to try those that are left, if any are.
-pub(crate) fn ask_again(channel: &Arc<Channel>) -> Option<u32> {
+/// Returns after how many milliseconds to try those that are left, if any are; `last` is what was returned when this was called last, for
+/// the same ones maybe.
+pub(crate) fn ask_again(channel: &Arc<Channel>, last: Option<u32>) -> Option<u32> {
     let frontend = channel.frontend();
     if !frontend.settings().is_enabled() {
         return None;
@@ -127,20 +131,26 @@ pub(crate) fn ask_again(channel: &Arc<Channel>) -> Option<u32> {
     let Ok(returning) = returning else {
         return Some(RETRY_MS);
     };
+    let later = last.map_or(CONFIRM_MS, |ms| (2 * ms).clamp(CONFIRM_MS, CONFIRM_MAX_MS));
     let mut again = None;
     for stream in returning {
         if stream.agreement().lock().state() != State::Plain {
             continue;
         }
         if !stream.socket().is_confirmed() {
-            again = Some(CONFIRM_MS);
+            if !stream.socket().is_closed() {
+                again = Some(later);
+            }
             continue;
         }
         match handshake::ask(&stream, channel) {
             Ok(()) => {}
             Err(Decline::QueueFull) => return Some(RETRY_MS),
-            // The next call that moves bytes asks again.
-            Err(reason) => frontend.counters().decline(reason),
+            // Calls that move bytes ask again.
+            Err(reason) => {
+                stream.traffic.is_worth.store(false, Relaxed);
+                frontend.counters().decline(reason);
+            }
         }
     }
     again

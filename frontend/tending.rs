@@ -36,7 +36,7 @@ pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
         if stream.has_ended() {
             all &= parting::part(channel, own, &stream);
         } else if handover::is_noted(&stream) {
-            channel.hand_over();
+            all &= handover::promise(&stream, channel);
         } else {
             tend(&stream);
             ready::attempt_after_grace(&stream);

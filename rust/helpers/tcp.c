@@ -27,6 +27,12 @@ void xenvmc_helper_tcp_set_copied_seq(struct sock *sk, u32 seq)
 	WRITE_ONCE(tcp_sk(sk)->copied_seq, seq);
 }
 
+void xenvmc_helper_tcp_discard_unread(struct sock *sk)
+{
+	skb_queue_purge(&sk->sk_receive_queue);
+	WRITE_ONCE(tcp_sk(sk)->copied_seq, tcp_sk(sk)->rcv_nxt);
+}
+
 u32 xenvmc_helper_tcp_rcv_nxt(const struct sock *sk)
 {
 	return READ_ONCE(tcp_sk(sk)->rcv_nxt);

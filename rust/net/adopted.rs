@@ -423,6 +423,11 @@ impl<'a, C: Connection> Guard<'a, C> {
         };
     }
 
+    /// Throws away what nobody has read; for a connection that is reset next.
+    pub fn discard_unread(&mut self) {
+        self.locked.discard_unread();
+    }
+
     /// Lets TCP take what has arrived while the socket was locked; it stays locked. Process context.
     pub fn take_arrived(&mut self) {
         // SAFETY: alive, and locked by this task. Nothing refers to what the lock protects while `self` is borrowed, so that our

@@ -335,6 +335,12 @@ impl<'a> Locked<'a> {
         unsafe { bindings::sk_data_ready(self.socket.as_ptr()) }
     }
 
+    /// Throws away what nobody has read; for a connection that is reset next.
+    pub fn discard_unread(&mut self) {
+        // SAFETY: alive, TCP, locked.
+        unsafe { bindings::tcp_discard_unread(self.socket.as_ptr()) }
+    }
+
     /// Returns the sequence number that the next byte written to TCP will get.
     pub fn write_seq(&self) -> u32 {
         // SAFETY: alive and TCP.

@@ -183,7 +183,8 @@ impl Inbound {
         let mut seq = self
             .boundary()
             .unwrap_or(copied_seq.wrapping_sub(WINDOW_MAX));
-        loop {
+        // A correct sender has published no more, as long as it does not see how far we are.
+        for _ in 0..=RECORDS {
             let source = self.look(peer, pages, seq, copied_seq)?;
             match source {
                 _ if seq == copied_seq => return Ok(Followed::Yes),
@@ -193,6 +194,7 @@ impl Inbound {
                 Source::Ring { .. } => return Ok(Followed::Overtaken),
             }
         }
+        Ok(Followed::NotYet)
     }
 
     /// Takes note of the peer's index without looking what the bytes are: they count as seen, for [`Self::arm`].
