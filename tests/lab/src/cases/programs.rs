@@ -5,6 +5,10 @@
 //! Each test runs its programs without the modules, then with them. What they print (digests, above all) must be the same, and the
 //! second time so many bytes at least must have gone through rings.
 
+mod udp;
+
+pub(super) use udp::{dns, iperf3_udp, memcached, quic};
+
 use std::{
     path::Path,
     process::Command,
@@ -19,8 +23,11 @@ use crate::bench::{Bench, GUEST1, GUEST2, GUESTS};
 pub(crate) const PACKAGES: &[&str] = &[
     "caddy",
     "curl",
+    "dnsmasq-base",
+    "dnsperf",
     "hey",
     "iperf3",
+    "memcached",
     "nfs-common",
     "nfs-kernel-server",
     "nginx",
@@ -58,7 +65,7 @@ impl<'a> Service<'a> {
         let pid = bench.shell(GUEST2, &line)?;
         let service = Self { bench, pid };
         bench.wait(&format!("somebody listens on port {port}"), || {
-            let found = bench.shell(GUEST2, &format!("ss -Hltn 'sport = :{port}'"))?;
+            let found = bench.shell(GUEST2, &format!("ss -Hltun 'sport = :{port}'"))?;
             Ok(!found.is_empty())
         })?;
         Ok(service)
@@ -122,8 +129,13 @@ fn timed(run: &impl Fn() -> Result<String>) -> Result<(String, f64)> {
 
 /// Bytes that the guests have put into rings.
 fn through_rings(bench: &Bench) -> Result<u64> {
-    let [first, second] = GUESTS.map(|guest| bench.counter(guest, "tx_bytes"));
-    Ok(first? + second?)
+    let mut sum = 0;
+    for guest in GUESTS {
+        for name in ["tx_bytes", "udp_tx_bytes"] {
+            sum += bench.counter(guest, name)?;
+        }
+    }
+    Ok(sum)
 }
 
 /// Files to be served: `small`, and `large`.
