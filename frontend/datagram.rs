@@ -10,7 +10,7 @@
 //! * `flows` knows, for each flow that leaves, where its datagrams go; `arrivals` what has come of each flow, and which may come by ring;
 //!   `proofs` which addresses are whose.
 //! * `lines`, `outlet` and `inlet` are the two rings of a channel; `looker` looks at them while the processor is idle, `answers` in the
-//!   calls of who sends requests.
+//!   calls of who sends requests, `readers` in those of who reads a stream.
 //! * `handshake` agrees with the peer, `keeper` does everything that takes time.
 //!
 //! # Lock order
@@ -34,12 +34,14 @@ mod looker;
 mod outlet;
 mod proofs;
 mod queue;
+mod readers;
 mod table;
 
 pub(crate) use handshake::handle;
 pub(crate) use hooks::Watcher;
 pub(crate) use keeper::Keeper;
 pub(crate) use lines::Lines;
+pub(crate) use readers::ReaderWatcher;
 
 use crate::channel::Channel;
 use crate::settings::Settings;
@@ -64,6 +66,7 @@ use kernel::time::{
     Monotonic, //
 };
 use proofs::Proofs;
+use readers::Senders;
 use xenvmc_core::datagram::probe::Nonce;
 use xenvmc_core::message::Address;
 use xenvmc_net as net;
@@ -116,6 +119,7 @@ pub(crate) struct Datagrams {
     proofs: BhSpinLock<Proofs>,
     #[pin]
     echoes: BhSpinLock<Echoes>,
+    senders: Senders,
     /// Taken out at the end: it refers to the frontend.
     #[pin]
     keeper: BhSpinLock<Option<Arc<Task<Keeper>>>>,
@@ -144,6 +148,7 @@ impl Datagrams {
                 arrivals <- new_bh_spinlock!(arrivals, "xenvmc_arrivals"),
                 proofs <- new_bh_spinlock!(proofs, "xenvmc_proofs"),
                 echoes <- new_bh_spinlock!(echoes, "xenvmc_echoes"),
+                senders: Senders::new(),
                 keeper <- new_bh_spinlock!(None, "xenvmc_keeper"),
                 releasing <- new_mutex!((), "xenvmc_releasing"),
                 is_paused: Atomic::new(false),

@@ -133,6 +133,14 @@ impl Peers {
         claims.get(index.ok()?).map(|(_, peer)| peer.clone())
     }
 
+    /// Returns the peer of this number. Process or softirq context.
+    pub(crate) fn numbered(&self, domid: DomId) -> Option<Arc<Peer>> {
+        let table = self.table.lock();
+        let peers = &table.peers;
+        let index = peers.binary_search_by_key(&domid, |peer| peer.domid());
+        peers.get(index.ok()?).cloned()
+    }
+
     /// Calls `visit` with each peer, by number. Process or softirq context, which is that of
     /// `visit` too: no lock is held. Peers that come or go meanwhile may be missed.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<Peer>)) {

@@ -7,6 +7,7 @@ use crate::closing;
 use crate::counters::Counters;
 use crate::datagram::{
     Keeper,
+    ReaderWatcher,
     Watcher, //
 };
 use crate::discovery::Discovery;
@@ -36,7 +37,7 @@ use kernel::time::{
 };
 use xenvmc_net as net;
 use xenvmc_net::netfilter::Hooks;
-use xenvmc_net::StateProbe;
+use xenvmc_net::{ReadProbe, StateProbe};
 use xenvmc_xen::domain::{
     is_guest,
     is_initial, //
@@ -55,6 +56,7 @@ pub struct Running {
     discovery: Option<Discovery>,
     probe: Option<StateProbe<Adopter>>,
     hooks: Option<Hooks<Watcher>>,
+    reads: Option<ReadProbe<ReaderWatcher>>,
     report: Option<Report>,
     suspend: Option<Pin<KBox<Suspend<Suspension>>>>,
 }
@@ -83,6 +85,7 @@ impl Running {
             discovery: None,
             probe: None,
             hooks: None,
+            reads: None,
             report: None,
             suspend: None,
         };
@@ -113,6 +116,7 @@ impl Running {
         let keeper = new_task!(Queue::Unbound, keeper, "xenvmc_keeper")?;
         self.frontend.datagrams().set_keeper(Some(keeper));
         self.hooks = Some(Hooks::register(Watcher::new(&self.frontend)?)?);
+        self.reads = Some(ReadProbe::register(ReaderWatcher::new(&self.frontend)?)?);
         Ok(())
     }
 }
@@ -133,6 +137,7 @@ impl Drop for Running {
         let datagrams = frontend.datagrams();
         datagrams.leave_all();
         self.hooks = None;
+        self.reads = None;
         frontend
             .peers()
             .for_each_channel(|_, channel| closing::close(channel));

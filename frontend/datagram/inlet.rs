@@ -80,6 +80,13 @@ impl Inlet {
         self.extent
     }
 
+    /// Whether the sender says that there is something.
+    pub(super) fn has_more(&self) -> bool {
+        self.link
+            .view()
+            .is_some_and(|view| !self.reader.is_empty(&view.peer.word(slot::TX_PROD)))
+    }
+
     /// Delivers what has come, as far as the budgets go. If there is no more, a notice will tell of the next one after [`Then::Arm`].
     ///
     /// # Errors
@@ -182,6 +189,8 @@ impl Inlet {
                 });
                 match delivered {
                     Ok(()) => {
+                        let senders = &frontend.datagrams().senders;
+                        senders.note(tuple.dst_port, channel.peer().domid());
                         counters.udp_rx_datagrams.add(record.datagrams().into());
                         counters.udp_rx_bytes.add(record.len.into());
                     }

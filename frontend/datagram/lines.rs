@@ -11,6 +11,7 @@ use super::inlet::{
 };
 use super::looker::Looker;
 use super::outlet::Outlet;
+use super::readers::Readers;
 use crate::channel::Channel;
 use crate::link::Link;
 use kernel::prelude::*;
@@ -69,6 +70,8 @@ pub(crate) struct Lines {
     looker: BhSpinLock<Option<Thread<Looker>>>,
     /// Looks in the calls of who sends.
     pub(super) answers: Answers,
+    /// Goes on in the calls of who reads.
+    pub(super) readers: Readers,
     /// The number of our slot, once there is one.
     own_slot: Atomic<u32>,
     /// The bottom half has something to do here.
@@ -100,6 +103,7 @@ impl Lines {
             inlet <- new_bh_spinlock!(None, "xenvmc_inlet"),
             looker <- new_bh_spinlock!(None, "xenvmc_looker"),
             answers: Answers::new(),
+            readers: Readers::new(),
             own_slot: Atomic::new(NO_SLOT),
             is_noticed: Atomic::new(false),
             is_watched: Atomic::new(false),
@@ -249,7 +253,7 @@ impl Lines {
     }
 
     /// Lets the thread look at the rings when the processor has nothing else to do. Any context but hard interrupts.
-    fn wake_looker(&self) {
+    pub(super) fn wake_looker(&self) {
         if let Some(looker) = &*self.looker.lock() {
             looker.wake();
         }
@@ -259,6 +263,11 @@ impl Lines {
     pub(super) fn look(&self, channel: &Channel) -> Done {
         self.flush(channel);
         self.deliver(channel, Then::LookAgain)
+    }
+
+    /// Whether there is something to deliver. Any context but hard interrupts.
+    pub(super) fn has_more(&self) -> bool {
+        self.inlet.lock().as_ref().is_some_and(Inlet::has_more)
     }
 
     /// Nobody looks for now: a notice will tell, or, if there is so much that programs have to read first, the clock; then there is more.

@@ -86,12 +86,18 @@ impl Look for Looker {
         }
         let mut since = Instant::<Monotonic>::now();
         let (mut gave_way, mut rounds) = (0, 0_u32);
-        let found = lines.answers.found();
+        let (found, read) = (lines.answers.found(), lines.readers.found());
         while channel.is_open() && !is_stopping() {
             let done = self.look_for_a_while();
             if lines.answers.found() != found && !done.has_more {
                 // Who sends requests and finds the answers needs nobody else.
                 break;
+            }
+            if lines.readers.found() != read {
+                // Who reads goes on without us. The clock sees to it that somebody does.
+                lines.look_later(channel);
+                self.learn(patience);
+                return;
             }
             if done.records != 0 {
                 patience.handle_hit(nanos_since(since), cap);
@@ -127,14 +133,19 @@ impl Look for Looker {
                 break;
             }
         }
-        self.patience.store(patience.to_bits(), Relaxed);
-        let now = self.start.elapsed().as_nanos();
-        self.slept_at.store(now.max(1), Relaxed);
+        self.learn(patience);
         lines.arm(channel);
     }
 }
 
 impl Looker {
+    /// Goes to sleep with this experience.
+    fn learn(&self, patience: Patience) {
+        self.patience.store(patience.to_bits(), Relaxed);
+        let now = self.start.elapsed().as_nanos();
+        self.slept_at.store(now.max(1), Relaxed);
+    }
+
     /// Looks some times, until it has found something or somebody else wants the processor.
     fn look_for_a_while(&self) -> Done {
         let mut done = Done::default();

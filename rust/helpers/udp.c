@@ -23,6 +23,16 @@ struct sock *xenvmc_helper_skb_socket(const struct sk_buff *skb)
 	return skb->sk;
 }
 
+bool xenvmc_helper_sk_is_udp_protocol(const struct sock *sk)
+{
+	return (sk->sk_family == AF_INET || sk->sk_family == AF_INET6) && sk->sk_protocol == IPPROTO_UDP;
+}
+
+u16 xenvmc_helper_sk_local_port(const struct sock *sk)
+{
+	return READ_ONCE(inet_sk(sk)->inet_num);
+}
+
 bool xenvmc_helper_sk_has_nothing_to_read(const struct sock *sk)
 {
 	return skb_queue_empty_lockless(&sk->sk_receive_queue) && skb_queue_empty_lockless(&udp_sk(sk)->reader_queue);

@@ -1,94 +1,76 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Being told of each change of a TCP socket's state: the tracepoint `sock:inet_sock_set_state`.
+//! Functions that the kernel calls at a tracepoint.
 //!
-//! C headers: `include/trace/events/sock.h`, `include/linux/tracepoint.h`.
+//! C header: `include/linux/tracepoint.h`.
 
-use crate::socket::{
-    Locked,
-    Socket, //
-};
 use core::ffi::c_void;
-use kernel::ffi::c_int;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 use net_sys as bindings;
 
-/// The states that a probe tells apart.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TcpState {
-    /// `TCP_ESTABLISHED`.
-    Established,
-    /// `TCP_CLOSE`.
-    Close,
-    /// Any other.
-    Other,
-}
-
-impl From<c_int> for TcpState {
-    fn from(state: c_int) -> Self {
-        match state as u32 {
-            bindings::TCP_ESTABLISHED => Self::Established,
-            bindings::TCP_CLOSE => Self::Close,
-            _ => Self::Other,
-        }
-    }
-}
-
-/// What is told of state changes.
-pub trait StateHandler: Send + Sync + 'static {
-    /// A TCP socket of the initial network namespace is about to enter a state, [`TcpState::Established`] or
-    /// [`TcpState::Close`]. `socket` is locked: by a softirq or by its owner, maybe a preemptible task. No sleeping.
-    fn state_changing(&self, socket: &mut Locked<'_>, to: TcpState);
-}
-
-/// A registered probe. Dropping it returns when no call is in progress any more.
-pub struct StateProbe<H: StateHandler> {
+/// A registered function and its handler. Dropping it returns when no call is in progress any more.
+pub(crate) struct Registration<H> {
     tracepoint: *mut bindings::tracepoint,
+    probe: *mut c_void,
     handler: *const H,
 }
 
-// SAFETY: a tracepoint of the kernel, which lives for ever, and a handler that is Send and Sync.
-unsafe impl<H: StateHandler> Send for StateProbe<H> {}
+// SAFETY: a tracepoint of the kernel, which lives for ever, a function, and a handler that is Send and Sync.
+unsafe impl<H: Send + Sync> Send for Registration<H> {}
 // SAFETY: see above.
-unsafe impl<H: StateHandler> Sync for StateProbe<H> {}
+unsafe impl<H: Send + Sync> Sync for Registration<H> {}
 
-/// Notes the tracepoint in `found` if it is ours.
+/// A tracepoint that is looked for.
+struct Search {
+    name: &'static [u8],
+    found: *mut bindings::tracepoint,
+}
+
+/// Notes the tracepoint if it is the one that is looked for.
 ///
 /// # Safety
 ///
-/// Only the tracepoint code calls it, with what was registered.
-unsafe extern "C" fn find(tracepoint: *mut bindings::tracepoint, found: *mut c_void) {
+/// Only the tracepoint code calls it, with what was passed to it.
+unsafe extern "C" fn find(tracepoint: *mut bindings::tracepoint, search: *mut c_void) {
+    // SAFETY: `search` is what `Registration::new` passed, which nobody else uses meanwhile.
+    let search = unsafe { &mut *search.cast::<Search>() };
     // SAFETY: the kernel iterates over valid tracepoints; their names are C strings that live for ever.
     let name = unsafe { CStr::from_char_ptr((*tracepoint).name) };
-    if name.to_bytes() == b"inet_sock_set_state" {
-        // SAFETY: `found` is what `register` passed.
-        unsafe { *found.cast::<*mut bindings::tracepoint>() = tracepoint };
+    if name.to_bytes() == search.name {
+        search.found = tracepoint;
     }
 }
 
-impl<H: StateHandler> StateProbe<H> {
-    /// Registers `handler`. Process context.
+impl<H: Send + Sync + 'static> Registration<H> {
+    /// Lets `probe` be called at the tracepoint `name`, with a pointer to `handler` first. Process context.
+    ///
+    /// # Safety
+    ///
+    /// `probe` must be a function of C with the arguments of the tracepoint, the pointer first.
     ///
     /// # Errors
     ///
     /// `ENOENT` if this kernel has no such tracepoint; what `tracepoint_probe_register` returns.
-    pub fn register(handler: Arc<H>) -> Result<Self> {
-        let mut tracepoint: *mut bindings::tracepoint = core::ptr::null_mut();
-        // SAFETY: `find` fits, and writes to `tracepoint` during the call only.
-        unsafe { bindings::for_each_kernel_tracepoint(Some(find), (&raw mut tracepoint).cast()) };
+    pub(crate) unsafe fn new(
+        name: &'static [u8],
+        probe: *mut c_void,
+        handler: Arc<H>,
+    ) -> Result<Self> {
+        let mut search = Search {
+            name,
+            found: core::ptr::null_mut(),
+        };
+        // SAFETY: `find` fits, and uses `search` during the call only.
+        unsafe { bindings::for_each_kernel_tracepoint(Some(find), (&raw mut search).cast()) };
+        let tracepoint = search.found;
         if tracepoint.is_null() {
             return Err(ENOENT);
         }
         let handler = Arc::into_raw(handler);
-        // SAFETY: the signature of `probe` is the tracepoint's, with the data pointer first; `handler` lives until the
-        // probe is unregistered and no call is in progress.
+        // SAFETY: `probe` fits, as the caller promises; `handler` lives until it is unregistered and no call is in progress.
         let registered = kernel::error::to_result(unsafe {
-            bindings::tracepoint_probe_register(
-                tracepoint,
-                probe::<H> as *mut c_void,
-                handler.cast_mut().cast(),
-            )
+            bindings::tracepoint_probe_register(tracepoint, probe, handler.cast_mut().cast())
         });
         if let Err(error) = registered {
             // SAFETY: leaked above, and not registered.
@@ -97,51 +79,24 @@ impl<H: StateHandler> StateProbe<H> {
         }
         Ok(Self {
             tracepoint,
+            probe,
             handler,
         })
     }
 }
 
-impl<H: StateHandler> Drop for StateProbe<H> {
+impl<H> Drop for Registration<H> {
     fn drop(&mut self) {
         // SAFETY: registered with the same arguments. When the synchronisation returns nobody is in the probe, so that
         // the handler's reference can go.
         unsafe {
             bindings::tracepoint_probe_unregister(
                 self.tracepoint,
-                probe::<H> as *mut c_void,
+                self.probe,
                 self.handler.cast_mut().cast(),
             );
             bindings::tracepoint_synchronize_unregister();
             drop(Arc::from_raw(self.handler));
         }
     }
-}
-
-/// A callback of the kernel's tracepoints.
-///
-/// # Safety
-///
-/// Only the tracepoint code calls it, with what was registered.
-unsafe extern "C" fn probe<H: StateHandler>(
-    data: *mut c_void,
-    sk: *const bindings::sock,
-    _old: c_int,
-    new: c_int,
-) {
-    let to = TcpState::from(new);
-    if to == TcpState::Other {
-        return;
-    }
-    let sk = sk.cast_mut();
-    // SAFETY: the tracepoint passes a live full socket; plain reads.
-    if !unsafe { bindings::sk_is_tcp_protocol(sk) && bindings::sk_in_init_net(sk) } {
-        return;
-    }
-    // SAFETY: as above, and TCP.
-    let socket = unsafe { Socket::from_raw(sk) };
-    // SAFETY: the state changes with the socket lock held, by the owner or by a softirq; our caller uses no guard.
-    let mut locked = unsafe { Locked::assume(socket) };
-    // SAFETY: `data` is the handler that `register` leaked, alive until no call is in progress.
-    unsafe { &*data.cast::<H>() }.state_changing(&mut locked, to);
 }

@@ -7,6 +7,7 @@
 //! * [`Socket`] and [`Locked`]: a socket, and a socket whose lock is held;
 //! * [`Adopted`]: a socket whose `sk_prot` is a copy of its own with some methods replaced by those of a [`Connection`];
 //! * [`StateProbe`]: a call for each TCP state change in this kernel;
+//! * [`ReadProbe`]: a call when a program has read all that a UDP socket had;
 //! * [`inject`]: giving bytes back to TCP;
 //! * [`address`]: the addresses of the netfront devices, and changes of them;
 //! * [`netfilter`], [`packet`] and [`deliver`]: UDP packets that leave, that have come, and that come another way.
@@ -30,9 +31,11 @@ mod message;
 mod methods;
 pub mod netfilter;
 pub mod packet;
+mod reads;
 mod registry;
 mod send;
 mod socket;
+mod state;
 mod tracepoint;
 mod tuple;
 mod wait;
@@ -65,6 +68,10 @@ pub use message::{
     Message, //
 };
 pub use methods::stray_calls;
+pub use reads::{
+    ReadHandler,
+    ReadProbe, //
+};
 pub use registry::Registry;
 pub use send::send_datagram;
 pub use socket::{
@@ -72,7 +79,7 @@ pub use socket::{
     Shutdown,
     Socket, //
 };
-pub use tracepoint::{
+pub use state::{
     StateHandler,
     StateProbe,
     TcpState, //

@@ -136,6 +136,11 @@ impl Reader {
         Ok(available)
     }
 
+    /// Whether the sender has published nothing that is not dealt with. What it says is not checked.
+    pub fn is_empty(&self, prod: &impl SharedLoad) -> bool {
+        prod.load_relaxed() == self.consumer.cons()
+    }
+
     /// Where the next record's head is.
     pub fn head(&self) -> Option<Span> {
         self.consumer.spans(HEAD, self.size).next()

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Going on with a stream in the calls of the program that reads it, when it has read all that was there: so the thread that looks is not
+//! ready beside it, and the two do not take turns.
+
+use super::Lines;
+use crate::channel::Channel;
+use crate::frontend::Frontend;
+use kernel::prelude::*;
+use kernel::sync::atomic::{
+    Atomic,
+    Full,
+    Relaxed, //
+};
+use kernel::sync::Arc;
+use xenvmc_net::ReadHandler;
+use xenvmc_xen::DomId;
+
+/// Places for ports; two ports with the same place take it from each other.
+const PLACES: usize = 256;
+
+/// Which peer has sent to which port of ours last.
+pub(super) struct Senders([Atomic<u32>; PLACES]);
+
+impl Senders {
+    /// None.
+    pub(super) const fn new() -> Self {
+        Self([const { Atomic::new(0) }; PLACES])
+    }
+
+    fn place(&self, port: u16) -> Option<&Atomic<u32>> {
+        self.0.get(usize::from(port) % PLACES)
+    }
+
+    /// Notes that a datagram of `peer` was delivered to `port`. Any context.
+    pub(super) fn note(&self, port: u16, peer: DomId) {
+        let both = u32::from(port) << 16 | u32::from(peer.get());
+        if let Some(place) = self.place(port) {
+            if place.load(Relaxed) != both {
+                place.store(both, Relaxed);
+            }
+        }
+    }
+
+    /// Who has sent to `port`, as far as it is known.
+    fn find(&self, port: u16) -> Option<DomId> {
+        let both = self.place(port)?.load(Relaxed);
+        (both >> 16 == u32::from(port)).then(|| DomId::new(both as u16))?
+    }
+}
+
+/// What programs that read have found. One per channel.
+pub(super) struct Readers {
+    /// Times that there was more when they had read all.
+    found: Atomic<u32>,
+    /// It was so the last time.
+    was_found: Atomic<bool>,
+}
+
+impl Readers {
+    /// Nothing yet.
+    pub(super) const fn new() -> Self {
+        Self {
+            found: Atomic::new(0),
+            was_found: Atomic::new(false),
+        }
+    }
+
+    /// A number that changes when one has found more.
+    pub(super) fn found(&self) -> u32 {
+        self.found.load(Relaxed)
+    }
+}
+
+impl Lines {
+    /// A program has read all: delivers more if there is some, or lets the thread look if this is where a stream pauses. Process context, softirqs
+    /// on.
+    fn read_on(&self, channel: &Channel) {
+        if self.has_more() {
+            if self.look(channel).records != 0 {
+                self.readers.found.fetch_add(1, Relaxed);
+                self.readers.was_found.store(true, Relaxed);
+            }
+        } else if self.readers.was_found.xchg(false, Full) {
+            self.wake_looker();
+        }
+    }
+}
+
+/// Hears of programs that have read all. One in the module.
+pub(crate) struct ReaderWatcher(Arc<Frontend>);
+
+impl ReaderWatcher {
+    /// Makes it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new(frontend: &Arc<Frontend>) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self(frontend.clone()), GFP_KERNEL)?)
+    }
+}
+
+impl ReadHandler for ReaderWatcher {
+    fn emptied(&self, port: u16) {
+        let Some(domid) = self.0.datagrams().senders.find(port) else {
+            return;
+        };
+        let channel = self
+            .0
+            .peers()
+            .numbered(domid)
+            .and_then(|peer| peer.channel());
+        if let Some(channel) = channel.filter(|channel| channel.is_open()) {
+            channel.lines().read_on(&channel);
+        }
+    }
+}
