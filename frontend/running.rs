@@ -37,7 +37,10 @@ use kernel::time::{
 };
 use xenvmc_net as net;
 use xenvmc_net::netfilter::Hooks;
-use xenvmc_net::{ReadProbe, StateProbe};
+use xenvmc_net::{
+    ReadProbe,
+    StateProbe, //
+};
 use xenvmc_xen::domain::{
     is_guest,
     is_initial, //

@@ -25,7 +25,7 @@ use xenvmc_net::packet::Asker;
 const LOOKS_PER_CLOCK: u32 = 16;
 
 /// The longest look, in times of what is set: an answer to who sleeps is waited for as long once, so that it sleeps no more.
-const CAPS: u32 = 4;
+const CAPS: u32 = 10;
 
 /// Later than any look could wait for, in nanoseconds.
 const NEVER: u32 = u32::MAX;
@@ -37,6 +37,8 @@ pub(super) struct Answers {
     patience: Atomic<u64>,
     /// Since when an answer is waited for that did not come during a look, in nanoseconds since `start`; 0 = there is none.
     missing_since: Atomic<i64>,
+    /// Looks.
+    looks: Atomic<u32>,
     /// Answers that came during a look.
     found: Atomic<u32>,
     start: Instant<Monotonic>,
@@ -49,6 +51,7 @@ impl Answers {
             unanswered: Atomic::new(0),
             patience: Atomic::new(Patience::new().to_bits()),
             missing_since: Atomic::new(0),
+            looks: Atomic::new(0),
             found: Atomic::new(0),
             start: Instant::now(),
         }
@@ -57,6 +60,11 @@ impl Answers {
     /// A number that changes when an answer came during a look.
     pub(super) fn found(&self) -> u32 {
         self.found.load(Relaxed)
+    }
+
+    /// A number that changes with each look.
+    pub(super) fn looks(&self) -> u32 {
+        self.looks.load(Relaxed)
     }
 
     /// A datagram is sent; returns whether it is the first one since one has come.
@@ -101,6 +109,7 @@ impl Answers {
         let mut patience = self.patience();
         let budget = patience.budget(cap).min(cap.saturating_mul(CAPS));
         let lines = channel.lines();
+        self.looks.fetch_add(1, Relaxed);
         let start = Instant::<Monotonic>::now();
         let mut is_over = budget == 0;
         while !is_over && channel.is_open() {

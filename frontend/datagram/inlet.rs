@@ -16,6 +16,7 @@ use xenvmc_core::extent::{
     Span,
     Spans, //
 };
+use xenvmc_core::shared::SharedStore;
 use xenvmc_core::wire::slot;
 use xenvmc_core::{
     Error as Violation,
@@ -30,6 +31,10 @@ const BUDGET: u32 = 64;
 
 /// Bytes of payloads likewise: a part of what a socket takes that nobody reads, so that its reader gets the processor in time.
 const BUDGET_BYTES: u32 = 96 << 10;
+
+/// From how many datagrams delivered in one go on a flow is taken for a stream: the next ones are not asked for at once, since whoever reads
+/// these takes a while.
+pub(super) const STREAM: u32 = 8;
 
 /// How often it is looked for a record that the sender says is there, and is not.
 const LOOKS: u32 = 4;
@@ -53,6 +58,8 @@ pub(super) struct Done {
     pub(super) records: u32,
     /// There are more.
     pub(super) has_more: bool,
+    /// A notice was asked for.
+    pub(super) is_armed: bool,
 }
 
 /// What the caller of [`Inlet::run`] does when there is no more.
@@ -60,6 +67,8 @@ pub(super) struct Done {
 pub(super) enum Then {
     /// Waits for a notice.
     Arm,
+    /// Waits for a notice, unless it was a stream: whoever reads it looks again.
+    ArmUnlessStream,
     /// Looks again.
     LookAgain,
 }
@@ -104,9 +113,8 @@ impl Inlet {
         };
         let prod = view.peer.word(slot::TX_PROD);
         let event = view.own.word(slot::RX_DATA_EVENT);
-        if then == Then::LookAgain && self.is_armed {
-            self.reader.disarm(&event);
-            self.is_armed = false;
+        if then == Then::LookAgain {
+            self.disarm(&event);
         }
         let (mut bytes, mut looks) = (0, 0);
         let mut batch = Batch::new();
@@ -114,6 +122,10 @@ impl Inlet {
             let available = self.reader.look(&prod)?;
             if available == 0 {
                 if then == Then::LookAgain {
+                    break;
+                }
+                if then == Then::ArmUnlessStream && done.records >= STREAM {
+                    self.disarm(&event);
                     break;
                 }
                 self.is_armed = true;
@@ -142,7 +154,16 @@ impl Inlet {
         if done.records != 0 {
             self.publish(&link, &mut batch);
         }
+        done.is_armed = self.is_armed;
         Ok(done)
+    }
+
+    /// Takes back that a notice was asked for.
+    fn disarm(&mut self, event: &impl SharedStore) {
+        if self.is_armed {
+            self.reader.disarm(event);
+            self.is_armed = false;
+        }
     }
 
     /// Delivers what is in `batch`, and tells the sender how far we are.

@@ -240,10 +240,21 @@ impl Lines {
             return;
         }
         self.flush(channel);
-        let done = self.deliver(channel, Then::Arm);
+        if !is_noticed && self.readers.go_on() {
+            // Programs read a stream, and look when they have read what there is: more would only fill their sockets' buffers.
+            return self.watch(channel);
+        }
+        let then = match may_look(channel) {
+            true => Then::ArmUnlessStream,
+            false => Then::Arm,
+        };
+        let done = self.deliver(channel, then);
         if done.has_more {
             // Programs have to read it, too: the thread goes on when they let it, and the clock sees to it that it goes on at all.
             self.look_later(channel);
+        } else if !done.is_armed {
+            self.readers.expect();
+            return self.watch(channel);
         }
         // Where one came, another one may; that time has passed alone says nothing.
         let is_live = is_noticed || done.records != 0;
@@ -293,6 +304,13 @@ impl Lines {
         channel.take_notices_after(LATER_MS);
     }
 
+    /// Lets the clock look, should nobody else get to ask for a notice. Any context but hard interrupts.
+    fn watch(&self, channel: &Channel) {
+        if !self.is_watched.xchg(true, Full) {
+            channel.take_notices_after(LATER_MS);
+        }
+    }
+
     /// Sends what waited for room, as far as there is some.
     fn flush(&self, channel: &Channel) {
         let mut outlet = self.outlet.lock();
@@ -313,9 +331,9 @@ impl Lines {
             Some(inlet) => inlet.run(channel, then),
             None => Ok(Done::default()),
         };
-        if then == Then::LookAgain && !self.is_watched.xchg(true, Full) {
+        if then == Then::LookAgain {
             // No notice is asked for now. Under the lock, so that the thread does not lose the processor in between.
-            channel.take_notices_after(LATER_MS);
+            self.watch(channel);
         }
         drop(inlet);
         let done = result.unwrap_or_else(|violation| {

@@ -6,7 +6,10 @@
 //! It saves both guests the event, the interrupt and the deep sleep of the processor, whoever waits for a datagram, and however: in a
 //! call, in poll, or in io_uring. And it delivers as fast as programs read: they come first, and with them the sockets' buffers do not overflow.
 
-use super::inlet::Done;
+use super::inlet::{
+    Done,
+    STREAM, //
+};
 use super::lines::may_look;
 use crate::channel::Channel;
 use crate::spin::nanos_since;
@@ -33,10 +36,6 @@ use xenvmc_xen::thread::{
 /// Looks between two looks at the clock.
 const LOOKS_PER_CLOCK: u32 = 32;
 
-/// From how many datagrams delivered in one go on a flow is taken for a stream: the next ones are not asked for at once, since whoever reads
-/// these takes a while.
-const STREAM: u32 = 8;
-
 /// How often it gives way without having found anything, until it sleeps.
 const PATIENCE: u32 = 16;
 
@@ -48,6 +47,8 @@ pub(super) struct Looker {
     channel: Arc<Channel>,
     /// What it has learnt.
     patience: Atomic<u64>,
+    /// Looks of programs when it was woken last.
+    looks: Atomic<u32>,
     /// When it went to sleep last, in nanoseconds since `start`; 0 = never.
     slept_at: Atomic<i64>,
     start: Instant<Monotonic>,
@@ -63,6 +64,7 @@ impl Looker {
         let looker = Self {
             channel: channel.clone(),
             patience: Atomic::new(Patience::new().to_bits()),
+            looks: Atomic::new(0),
             slept_at: Atomic::new(0),
             start: Instant::now(),
         };
@@ -87,6 +89,7 @@ impl Look for Looker {
         let mut since = Instant::<Monotonic>::now();
         let (mut gave_way, mut rounds) = (0, 0_u32);
         let (found, read) = (lines.answers.found(), lines.readers.found());
+        let looks = self.looks.xchg(lines.answers.looks(), Relaxed);
         while channel.is_open() && !is_stopping() {
             let done = self.look_for_a_while();
             if lines.answers.found() != found && !done.has_more {
@@ -113,7 +116,8 @@ impl Look for Looker {
                         lines.arm(channel);
                     }
                 }
-                if gave_way == PATIENCE {
+                // Programs that look in their own calls do so undisturbed.
+                if gave_way == PATIENCE || lines.answers.looks() != looks {
                     break;
                 }
                 gave_way += 1;

@@ -53,8 +53,10 @@ impl Senders {
 pub(super) struct Readers {
     /// Times that there was more when they had read all.
     found: Atomic<u32>,
-    /// It was so the last time.
-    was_found: Atomic<bool>,
+    /// `found` when the clock looked last.
+    seen: Atomic<u32>,
+    /// It was so the last time, or may be so the next time: no notice was asked for.
+    is_expected: Atomic<bool>,
 }
 
 impl Readers {
@@ -62,8 +64,22 @@ impl Readers {
     pub(super) const fn new() -> Self {
         Self {
             found: Atomic::new(0),
-            was_found: Atomic::new(false),
+            seen: Atomic::new(0),
+            is_expected: Atomic::new(false),
         }
+    }
+
+    /// A stream was delivered, and no notice of the next datagram was asked for.
+    pub(super) fn expect(&self) {
+        self.is_expected.store(true, Relaxed);
+    }
+
+    /// Whether one has found more since this was asked last. The clock.
+    pub(super) fn go_on(&self) -> bool {
+        let found = self.found();
+        let before = self.seen.load(Relaxed);
+        self.seen.store(found, Relaxed);
+        found != before
     }
 
     /// A number that changes when one has found more.
@@ -79,9 +95,9 @@ impl Lines {
         if self.has_more() {
             if self.look(channel).records != 0 {
                 self.readers.found.fetch_add(1, Relaxed);
-                self.readers.was_found.store(true, Relaxed);
+                self.readers.expect();
             }
-        } else if self.readers.was_found.xchg(false, Full) {
+        } else if self.readers.is_expected.xchg(false, Full) {
             self.wake_looker();
         }
     }

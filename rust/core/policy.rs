@@ -151,6 +151,12 @@ pub struct Patience {
 /// Long looks that may be in vain before they become rare.
 const LONG_LOOKS: u8 = 8;
 
+/// Length of a long look in caps: about what a transaction takes with both ends asleep, on a busy host.
+const LONG_LOOK_CAPS: u32 = 20;
+
+/// Part of a long look in which what comes has been worth it.
+const WORTH_SHIFT: u32 = 2;
+
 /// Of how many short sleeps one is followed by a long look then.
 const SLEEPS_PER_LONG_LOOK: u8 = 64;
 
@@ -163,7 +169,7 @@ impl Patience {
     /// let mut patience = Patience::new();
     /// assert_eq!(patience.budget(400), 400);
     /// patience.handle_sleep(1_000, 400);
-    /// assert_eq!(patience.budget(400), 4_000);
+    /// assert_eq!(patience.budget(400), 8_000);
     /// patience.handle_hit(300, 400);
     /// assert_eq!(patience.budget(400), 400);
     /// assert_eq!(patience.budget(0), 0);
@@ -199,7 +205,7 @@ impl Patience {
     /// How long to look now; 0 = not at all.
     pub fn budget(&self, cap: u32) -> u32 {
         match self.is_long {
-            true => cap.saturating_mul(SHORT_SLEEP_CAPS),
+            true => long_look(cap),
             false => self.spin.budget(cap, false),
         }
     }
@@ -209,6 +215,9 @@ impl Patience {
         if waited <= cap {
             self.spin.handle_hit(cap);
             (self.is_long, self.credit) = (false, LONG_LOOKS);
+        } else if waited <= long_look(cap) >> WORTH_SHIFT {
+            // Sooner than with a sleep.
+            self.is_long = true;
         } else {
             self.handle_long_wait();
         }
@@ -217,7 +226,7 @@ impl Patience {
     /// After a look that found nothing, or none at all, it slept for `slept`.
     pub fn handle_sleep(&mut self, slept: u32, cap: u32) {
         self.spin.handle_sleep(slept, cap);
-        if slept <= cap.saturating_mul(SHORT_SLEEP_CAPS) {
+        if slept <= long_look(cap) {
             self.handle_long_wait();
         } else {
             self.is_long = false;
@@ -227,7 +236,7 @@ impl Patience {
     /// As [`Self::handle_sleep`], for who has something better to do than to look: it came `late` after the look. Only what comes so soon that a
     /// look twice as long had found it is worth one, but for the long ones.
     pub fn handle_late(&mut self, late: u32, cap: u32) {
-        let long = cap.saturating_mul(SHORT_SLEEP_CAPS).saturating_add(1);
+        let long = long_look(cap).saturating_add(1);
         self.spin
             .handle_sleep(if late <= cap { late } else { long }, cap);
         match late < long {
@@ -248,6 +257,10 @@ impl Default for Patience {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn long_look(cap: u32) -> u32 {
+    cap.saturating_mul(LONG_LOOK_CAPS)
 }
 
 /// The shortest look that makes sense, at least 1 and at most `cap` (or 1).
