@@ -155,7 +155,7 @@ const LONG_LOOKS: u8 = 8;
 const LONG_LOOK_CAPS: u32 = 20;
 
 /// Part of a long look in which what comes has been worth it.
-const WORTH_SHIFT: u32 = 2;
+const WORTH_SHIFT: u32 = 3;
 
 /// Of how many short sleeps one is followed by a long look then.
 const SLEEPS_PER_LONG_LOOK: u8 = 64;

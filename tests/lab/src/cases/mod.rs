@@ -52,7 +52,7 @@ pub(crate) enum Wanted {
     Long,
     /// PVH guests and paravirtual ones, likewise.
     LongPv,
-    /// PVH guests with the packages of [`programs`].
+    /// PVH guests with the packages of [`programs`], if its name is asked for.
     Packages,
     /// PVH guests on one of two hosts, if its name is asked for.
     Hosts,
@@ -63,7 +63,10 @@ pub(crate) enum Wanted {
 impl Case {
     /// Whether it runs only when its name is asked for.
     pub(crate) fn is_long(&self) -> bool {
-        matches!(self.wanted, Wanted::Long | Wanted::LongPv | Wanted::Hosts)
+        matches!(
+            self.wanted,
+            Wanted::Long | Wanted::LongPv | Wanted::Hosts | Wanted::Packages
+        )
     }
 
     /// Whether these guests have it.
