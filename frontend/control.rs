@@ -124,12 +124,12 @@ pub(crate) fn run(channel: &Arc<Channel>) {
         channel.violation(violation);
         control.advance(channel, Event::Violation);
     }
-    if control.state.is_open()
-        && has_room_for_slots(channel)
-        && (channel.take_returning() || control.is_asking_due())
-    {
+    let may_ask = control.state.is_open() && has_room_for_slots(channel);
+    let is_new = may_ask && channel.take_returning();
+    if is_new || (may_ask && control.is_asking_due()) {
         // Before we map anything, which takes time: the peer does its part meanwhile.
-        let last = control.asking.map(|(_, delay_ms)| delay_ms);
+        let last = control.asking.filter(|_| !is_new);
+        let last = last.map(|(_, delay_ms)| delay_ms);
         let next = policy::ask_again(channel, last);
         control.asking = next.map(|delay_ms| (Instant::now(), delay_ms));
     }

@@ -140,7 +140,9 @@ fn give_back(stream: &AdoptedStream) {
     };
     let left = leave(&mut reader, &mut guard, &link);
     if left.is_err() {
-        // The new owner may be waiting for the lock: he does not get what comes behind a gap.
+        // The new owner may be waiting for the lock: he does not get what comes behind a gap, nor what has arrived meanwhile.
+        guard.discard_unread();
+        guard.take_arrived();
         guard.discard_unread();
     }
     guard.restore();
@@ -196,7 +198,7 @@ fn leave(
                 }
                 fsleep(Delta::from_millis(2));
                 if moved == Moved::TcpIsMissing {
-                    // An owner that reads in its callback gets them in order; most wait for the lock.
+                    // Most owners wait for the lock. One that reads in its callback may go beyond the next bytes of the ring, and is found out.
                     guard.take_arrived();
                 }
             }

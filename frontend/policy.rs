@@ -146,9 +146,13 @@ pub(crate) fn ask_again(channel: &Arc<Channel>, last: Option<u32>) -> Option<u32
         match handshake::ask(&stream, channel) {
             Ok(()) => {}
             Err(Decline::QueueFull) => return Some(RETRY_MS),
-            // Calls that move bytes ask again.
             Err(reason) => {
-                stream.traffic.is_worth.store(false, Relaxed);
+                let is_short = matches!(
+                    reason,
+                    Decline::NoMemory | Decline::ArenaExhausted | Decline::SlotsExhausted
+                );
+                // Calls that move bytes ask again.
+                stream.traffic.is_worth.store(is_short, Relaxed);
                 frontend.counters().decline(reason);
             }
         }

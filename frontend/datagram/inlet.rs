@@ -52,7 +52,7 @@ pub(super) struct Inlet {
 }
 
 /// What [`Inlet::run`] has done.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct Done {
     /// Records that were delivered.
     pub(super) records: u32,
@@ -60,6 +60,15 @@ pub(super) struct Done {
     pub(super) has_more: bool,
     /// A notice was asked for.
     pub(super) is_armed: bool,
+}
+
+impl Done {
+    /// Nothing, and nothing is to be done.
+    pub(super) const NOTHING: Self = Self {
+        records: 0,
+        has_more: false,
+        is_armed: true,
+    };
 }
 
 /// What the caller of [`Inlet::run`] does when there is no more.
@@ -107,7 +116,7 @@ impl Inlet {
         then: Then,
     ) -> core::result::Result<Done, Violation> {
         let link = self.link.clone();
-        let mut done = Done::default();
+        let mut done = Done::NOTHING;
         let Some(view) = link.view() else {
             return Ok(done);
         };

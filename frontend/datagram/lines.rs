@@ -240,11 +240,11 @@ impl Lines {
             return;
         }
         self.flush(channel);
-        if !is_noticed && self.readers.go_on() {
+        if !is_noticed && self.readers.go_on() && self.has_more() {
             // Programs read a stream, and look when they have read what there is: more would only fill their sockets' buffers.
             return self.watch(channel);
         }
-        let then = match may_look(channel) {
+        let then = match may_look(channel) && self.readers.are_reading() {
             true => Then::ArmUnlessStream,
             false => Then::Arm,
         };
@@ -253,8 +253,7 @@ impl Lines {
             // Programs have to read it, too: the thread goes on when they let it, and the clock sees to it that it goes on at all.
             self.look_later(channel);
         } else if !done.is_armed {
-            self.readers.expect();
-            return self.watch(channel);
+            return;
         }
         // Where one came, another one may; that time has passed alone says nothing.
         let is_live = is_noticed || done.records != 0;
@@ -329,16 +328,26 @@ impl Lines {
         let mut inlet = self.inlet.lock();
         let result = match &mut *inlet {
             Some(inlet) => inlet.run(channel, then),
-            None => Ok(Done::default()),
+            None => Ok(Done::NOTHING),
         };
-        if then == Then::LookAgain {
-            // No notice is asked for now. Under the lock, so that the thread does not lose the processor in between.
+        // Under the lock, so that the task does not lose the processor in between, and whoever sees that nothing is left sees this.
+        if matches!(
+            result,
+            Ok(Done {
+                is_armed: false,
+                ..
+            })
+        ) {
+            // No notice is asked for now.
             self.watch(channel);
+            if then == Then::ArmUnlessStream {
+                self.readers.expect();
+            }
         }
         drop(inlet);
         let done = result.unwrap_or_else(|violation| {
             channel.violation(violation);
-            Done::default()
+            Done::NOTHING
         });
         if done.records != 0 {
             self.answers.came(channel);

@@ -152,7 +152,7 @@ impl Looker {
 
     /// Looks some times, until it has found something or somebody else wants the processor.
     fn look_for_a_while(&self) -> Done {
-        let mut done = Done::default();
+        let mut done = Done::NOTHING;
         for _ in 0..LOOKS_PER_CLOCK {
             done = self.channel.lines().look(&self.channel);
             if done.records != 0 || is_processor_wanted() {

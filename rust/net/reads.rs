@@ -51,7 +51,7 @@ unsafe extern "C" fn probe<H: ReadHandler>(
     result: c_int,
     flags: c_int,
 ) {
-    if result <= 0 || flags as u32 & bindings::MSG_PEEK != 0 {
+    if result < 0 || flags as u32 & bindings::MSG_PEEK != 0 {
         return;
     }
     // SAFETY: the tracepoint passes a live full socket, which its caller has a reference to; plain reads.

@@ -214,14 +214,14 @@ impl Plan {
                 Row::new(DatagramRequestResponse, 1).at_least(10.0),
             ],
             no_module: vec![
-                Row::new(Stream, 16384).at_par(0.98, 8),
-                Row::new(RequestResponse, 1).at_par(0.98, 8),
-                Row::new(DatagramRequestResponse, 1).at_par(0.99, 8),
+                Row::new(Stream, 16384).at_par(0.98, 6),
+                Row::new(RequestResponse, 1).at_par(0.98, 6),
+                Row::new(DatagramRequestResponse, 1).at_par(0.99, 6),
             ],
             upgrade: Vec::new(),
             bound_streams: vec![64, 256, 1024, 4096, 16384, 65536],
             bound_transactions: vec![1, 64, 1024, 16384],
-            bound_runs: 2,
+            bound_runs: 1,
             seconds: 2,
         }
     }
