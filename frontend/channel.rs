@@ -82,7 +82,7 @@ pub(crate) struct Channel {
     broken: Atomic<bool>,
     /// Connections that have something to be done for them in process context.
     tending: Atomic<u32>,
-    /// Connections that had a ring before are to be asked for.
+    /// Connections are to be asked for that are worth a ring and could not be asked for before.
     returning: Atomic<bool>,
     /// Some connection is [`Stream::is_unarmed`](crate::stream::Stream::is_unarmed).
     unarmed: Atomic<bool>,

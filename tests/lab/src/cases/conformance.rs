@@ -137,43 +137,33 @@ fn run_round_trips(bench: &Bench, rounds: u32, names: &[String]) -> Result<()> {
         true => (rounds / DEBUG_ROUND_TRIPS).max(1),
         false => rounds,
     };
-    let (address, rounds) = (GUEST2.address().to_string(), rounds.to_string());
-    let mut words = vec![CONFORMANCE, "run", "--server", &address, "--way", "ring"];
-    words.extend(["--rounds", &rounds]);
+    let rounds = rounds.to_string();
+    let mut words = vec!["--rounds", &rounds];
     words.extend(names.iter().map(String::as_str));
+    run_on_ring(bench, &words, "round trips")
+}
+
+/// Runs cases on the ring, for nothing but that they end well; `more` says which, and how.
+fn run_on_ring(bench: &Bench, more: &[&str], what: &str) -> Result<()> {
+    let address = GUEST2.address().to_string();
+    let mut words = vec![CONFORMANCE, "run", "--server", &address, "--way", "ring"];
+    words.extend(more);
     let output = bench
         .lab()
         .command(GUEST1, &words)
         .timeout(patience(bench.lab(), TIMEOUT))
         .run()?;
-    judge(output, "round trips")
+    judge(output, what)
 }
 
 /// Connections of which somebody in the kernel takes this end or the other, several at once: no guest waits for the other to give one back
 /// while that one waits for it to give back another.
 pub(super) fn taken_both_ways(bench: &Bench) -> Result<()> {
-    let name = "takeover::multiplexor";
-    let address = GUEST2.address().to_string();
-    let words = [
-        CONFORMANCE,
-        "run",
-        "--server",
-        &address,
-        "--way",
-        "ring",
-        "--jobs",
-        JOBS,
-        name,
-    ];
     let before = bench.resets()?;
     with_server(bench, || {
         for _ in 0..TAKEN_TIMES {
-            let output = bench
-                .lab()
-                .command(GUEST1, &words)
-                .timeout(patience(bench.lab(), TIMEOUT))
-                .run()?;
-            judge(output, "taken both ways")?;
+            let words = ["--jobs", JOBS, "takeover::multiplexor"];
+            run_on_ring(bench, &words, "taken both ways")?;
         }
         let resets = bench.resets()? - before;
         ensure!(resets == 0, "{resets} connections were reset");
