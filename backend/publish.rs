@@ -217,16 +217,24 @@ fn undo_if_gone(id: DomId) -> Result {
     if there != Err(ENOENT) {
         return there;
     }
-    let t = Transaction::begin()?;
-    if t.read_bounded(&domid, xenbus::MAX_VALUE).map(drop) == Err(ENOENT) {
-        remove(&t, id, c"backend")?;
-        remove_if_empty(&t, id)?;
-        let directory = CString::try_from_fmt(format_args!("/local/domain/{id}"))?;
-        if t.directory(&directory)?.is_empty() {
-            t.remove(&directory)?;
+    for attempt in 1..=ATTEMPTS {
+        let t = Transaction::begin()?;
+        if t.read_bounded(&domid, xenbus::MAX_VALUE).map(drop) == Err(ENOENT) {
+            remove(&t, id, c"backend")?;
+            remove_if_empty(&t, id)?;
+            let directory = CString::try_from_fmt(format_args!("/local/domain/{id}"))?;
+            if t.directory(&directory)?.is_empty() {
+                t.remove(&directory)?;
+            }
+        }
+        match t.commit() {
+            Err(e) if e == EAGAIN && attempt < ATTEMPTS => {}
+            result => {
+                result?;
+                break;
+            }
         }
     }
-    t.commit()?;
     there
 }
 

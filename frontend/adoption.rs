@@ -11,6 +11,7 @@ use crate::stream::{
 };
 use kernel::alloc::Flags;
 use kernel::prelude::*;
+use kernel::sync::atomic::Release;
 use kernel::sync::Arc;
 use xenvmc_core::message::Tuple;
 use xenvmc_core::Decline;
@@ -42,6 +43,9 @@ pub(crate) fn adopt(
             error if error == EBUSY => Decline::Stopping,
             _ => Decline::NoMemory,
         })?;
+    if locked.sends_urgent() {
+        adopted.has_sent_urgent.store(true, Release);
+    }
     frontend.counters().sockets_adopted.inc();
     if !peer.has_channel() {
         frontend.want_channel(peer);

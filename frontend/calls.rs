@@ -82,16 +82,19 @@ impl Connection for Stream {
     }
 
     fn closing(this: &Arc<Adopted<Self>>) {
-        if this.phase() == Phase::Active {
-            receive::close(this);
-            transmit::end(&mut this.lock());
-        } else {
+        if this.phase() != Phase::Active {
             let mut guard = this.lock();
-            // A connection that never came to the ring needs us no more.
-            if this.is_free() {
-                guard.restore_at_close();
+            // With the socket locked it may turn out to have become active only now.
+            if this.phase() != Phase::Active {
+                // A connection that never came to the ring needs us no more.
+                if this.is_free() {
+                    guard.restore_at_close();
+                }
+                return;
             }
         }
+        receive::close(this);
+        transmit::end(&mut this.lock());
     }
 
     fn option(this: &Arc<Adopted<Self>>, level: i32, name: i32) {

@@ -236,10 +236,12 @@ impl Channel {
     /// interrupts.
     pub(crate) fn violation(&self, violation: Violation) {
         if !self.broken.xchg(true, Full) {
-            pr_warn!(
-                "domain {}: broke the protocol: {violation:?}\n",
-                self.peer.domid()
-            );
+            if self.peer.may_log() {
+                pr_warn!(
+                    "domain {}: broke the protocol: {violation:?}\n",
+                    self.peer.domid()
+                );
+            }
             self.frontend.counters().channels_broken.inc();
         }
         self.kick();

@@ -52,7 +52,9 @@ fn streams(channel: &Channel) -> Option<KVec<(SlotId, Arc<AdoptedStream>)>> {
 /// Does what the state of a channel that ends asks for. The upkeep, under the channel's control lock.
 pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
     if matches!(control.state, State::Closing | State::Drained) && is_late(control) {
-        pr_warn!("domain {}: did not close in time\n", channel.peer().domid());
+        if channel.peer().may_log() {
+            pr_warn!("domain {}: did not close in time\n", channel.peer().domid());
+        }
         control.advance(channel, Event::Timeout);
     }
     match control.state {
@@ -90,7 +92,9 @@ pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
             channel.set_ended();
             control.is_buried = channel.frontend().bury(channel);
             if control.is_buried {
-                pr_info!("domain {}: channel closed\n", channel.peer().domid());
+                if channel.peer().may_log() {
+                    pr_info!("domain {}: channel closed\n", channel.peer().domid());
+                }
             } else {
                 channel.kick_after(RETRY_MS);
             }
@@ -174,9 +178,8 @@ fn end_alone(channel: &Arc<Channel>) -> bool {
         if stream.has_ended() || !is_on(&stream, channel) {
             continue;
         }
-        let taken = giveback::drain(&stream, Unread::Rest);
-        let complete = taken == Ok(true) && is_all_read(&stream);
-        let ended = channel
+        // What promises that no byte of the ring follows /before/ the last look at it: its end, or a state in which no ring begins.
+        let has_end = channel
             .theirs()
             .zip(peer_slot(&stream))
             .is_some_and(|(theirs, peer)| {
@@ -184,6 +187,9 @@ fn end_alone(channel: &Arc<Channel>) -> bool {
                     words.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0
                 })
             });
+        let ended = has_end || channel.has_peer_finished();
+        let taken = giveback::drain(&stream, Unread::Rest);
+        let complete = taken == Ok(true) && is_all_read(&stream);
         if !(complete && (ended || !stream.has_used_ring())) {
             giveback::reset(&stream);
         }

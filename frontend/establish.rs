@@ -119,9 +119,17 @@ fn take_answer(peer: &Arc<Peer>, answer: &Offer) -> Result {
 /// Gives an offer up that the other guest has not answered for long: it may have had no memory for that. The next connection that
 /// wants a channel makes another.
 pub(crate) fn give_up_stale(channel: &Arc<Channel>) {
-    if channel.state() == State::Init && channel.age_ms() > ANSWER_MS {
-        end(channel);
+    if channel.state() != State::Init || channel.age_ms() <= ANSWER_MS {
+        return;
     }
+    let mut control = channel.control.lock();
+    if control.state != State::Init {
+        // The answer has just come.
+        return;
+    }
+    control.advance(channel, Event::PeerLost);
+    drop(control);
+    channel.kick();
 }
 
 /// The other guest has made an offer; answers it.
@@ -160,7 +168,7 @@ fn answer(frontend: &Arc<Frontend>, peer: &Arc<Peer>, offer: &Offer) -> Result {
 
 /// Maps what the other guest has granted.
 fn map(channel: &Channel, offer: &Offer) -> Result {
-    let theirs = PeerRegion::map(channel.peer().domid(), offer.root)?;
+    let theirs = PeerRegion::map(channel.peer(), offer.root)?;
     if theirs.instance() != offer.instance {
         return Err(EINVAL);
     }
@@ -180,7 +188,9 @@ fn open(channel: &Arc<Channel>) {
     channel.note_returning();
     channel.notify();
     channel.frontend().timeline().note(Step::Channel);
-    pr_info!("domain {}: channel open\n", channel.peer().domid());
+    if channel.peer().may_log() {
+        pr_info!("domain {}: channel open\n", channel.peer().domid());
+    }
 }
 
 /// Follows what discovery finds.
@@ -232,7 +242,9 @@ impl Listener for Follower {
     fn offer(&self, peer: &Arc<Peer>, offer: &Offer) {
         if let Err(error) = take_offer(&self.frontend, peer, offer) {
             self.frontend.counters().offers_bad.inc();
-            pr_warn!("domain {}: no channel: {error:?}\n", peer.domid());
+            if peer.may_log() {
+                pr_warn!("domain {}: no channel: {error:?}\n", peer.domid());
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ use kernel::sync::atomic::{
 };
 use kernel::sync::Arc;
 use xenvmc_core::wire::CHUNKS_MAX;
+use xenvmc_net as net;
 use xenvmc_net::lock::BhSpinLock;
 use xenvmc_net::{
     new_bh_spinlock,
@@ -251,19 +252,24 @@ impl Graves {
     /// Takes the channels apart.
     fn bury_all(&self) {
         let channels = core::mem::replace(&mut *self.channels.lock(), KVec::new());
-        for channel in channels {
+        for channel in channels.iter() {
             if let Some(wires) = channel.set_wires(None) {
                 wires.cut();
             }
             let mut place = channel.peer().channel.lock();
             let ours = place
                 .as_ref()
-                .is_some_and(|current| Arc::ptr_eq(current, &channel));
+                .is_some_and(|current| Arc::ptr_eq(current, channel));
             let old = if ours { place.take() } else { None };
             drop(place);
             drop(old);
             channel.frontend().counters().channels_closed.inc();
         }
+        // Who has found one at its peer under RCU lets go of it: ours are the last references.
+        if !channels.is_empty() {
+            net::synchronize_packets();
+        }
+        drop(channels);
     }
 }
 

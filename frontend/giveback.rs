@@ -40,7 +40,8 @@ use xenvmc_core::stream::{
 };
 use xenvmc_core::wire::{
     self,
-    slot, //
+    slot,
+    RECORDS, //
 };
 use xenvmc_core::{
     Decline,
@@ -90,10 +91,10 @@ const ECONNRESET_CODE: i32 = 104;
 
 /// Says that the peer did not follow in time.
 pub(crate) fn warn_late(stream: &AdoptedStream) {
-    pr_warn!(
-        "domain {}: did not go back to TCP in time\n",
-        stream.peer().domid()
-    );
+    let peer = stream.peer();
+    if peer.may_log() {
+        pr_warn!("domain {}: did not go back to TCP in time\n", peer.domid());
+    }
 }
 
 /// The error of a connection that was reset.
@@ -178,6 +179,9 @@ fn move_unread(
     let (Some(view), Some(theirs)) = (link.view(), link.channel().theirs()) else {
         return Ok(Moved::All);
     };
+    // The promise that no byte of the ring follows /before/ the last look at the ring. Who has closed its socket may publish no record
+    // behind it.
+    let is_ended = view.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0;
     // First without moving anything: is all there that has to be?
     let mut walk = reader.inbound.clone();
     let mut seq = locked.copied_seq();
@@ -193,6 +197,10 @@ fn move_unread(
                 seq = seq.wrapping_add(bytes);
             }
             Source::Ring { extent, bytes } => {
+                if parts.len() > 2 * RECORDS as usize {
+                    // More than a correct peer publishes before it is told how far we are.
+                    break;
+                }
                 let from = before.take().unwrap_or_else(|| walk.clone());
                 if parts
                     .push((seq, from, extent, bytes), memory.flags())
@@ -210,7 +218,10 @@ fn move_unread(
         }
     }
     let prod = view.peer.word(slot::TX_PROD).load_acquire();
-    let is_complete = prod == walk.cons() && !walk.is_ring();
+    let is_complete = prod == walk.cons() && (!walk.is_ring() || is_ended);
+    if is_complete && walk.is_ring() {
+        walk.finish();
+    }
     if what == Unread::Complete && !is_complete {
         return Ok(match walk.is_ring() {
             true => Moved::Some,

@@ -196,10 +196,12 @@ fn find(
     }
     if !is_proof(isn, locked.received_isn()) {
         peer.distrust();
-        pr_warn!(
-            "domain {}: claimed a connection that is not its own\n",
-            peer.domid()
-        );
+        if peer.may_log() {
+            pr_warn!(
+                "domain {}: claimed a connection that is not its own\n",
+                peer.domid()
+            );
+        }
         return Err(Decline::NoSuchSocket);
     }
     if !locked.can_send() {
@@ -342,10 +344,12 @@ fn handle_accept(
     }
     if !is_proof(isn, received_isn) {
         stream.peer().distrust();
-        pr_warn!(
-            "domain {}: accepted a connection that is not its own\n",
-            channel.peer().domid()
-        );
+        if channel.peer().may_log() {
+            pr_warn!(
+                "domain {}: accepted a connection that is not its own\n",
+                channel.peer().domid()
+            );
+        }
         channel.frontend().counters().decline(Decline::WrongProof);
         stream.end();
         return Ok(());

@@ -3,6 +3,7 @@
 //! How the two ends of an accelerated connection part (protocol §7).
 
 use crate::channel::Channel;
+use crate::giveback;
 use crate::link::Link;
 use crate::slots::Holder;
 use crate::stream::{
@@ -109,6 +110,11 @@ pub(crate) fn part(channel: &Arc<Channel>, own: SlotId, stream: &Arc<AdoptedStre
         }
         (State::Active | State::Deserted, Some(link)) => {
             let id = stream.agreement().lock().id;
+            // As far as there is room: a reader that has not left the ring goes on from its end.
+            let finished = giveback::finish_sending(stream, &mut stream.lock(), &link);
+            if let Err(violation) = finished {
+                channel.violation(violation);
+            }
             let is_all_read = is_all_read(stream, &link);
             // Nothing of ours is written to the slot after the message.
             stream.quiesce();

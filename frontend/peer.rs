@@ -4,7 +4,8 @@
 
 use crate::{
     channel::Channel,
-    distrust::Distrust, //
+    distrust::Distrust,
+    repute::Repute, //
 };
 use core::fmt;
 use kernel::{
@@ -17,6 +18,10 @@ use kernel::{
             Relaxed, //
         },
         Arc, //
+    },
+    time::{
+        Instant,
+        Monotonic, //
     },
 };
 use xenvmc_core::announce::{
@@ -44,9 +49,12 @@ pub(crate) struct Peer {
     features: u64,
     #[pin]
     addresses: BhSpinLock<Addresses>,
-    distrust: Arc<Distrust>,
-    /// It did not read the datagrams that it had agreed to read.
+    repute: Arc<Repute>,
+    /// It did not read the datagrams that it had agreed to read, or answer about them.
     stall: Distrust,
+    began: Instant<Monotonic>,
+    /// When its addresses changed last, in ms since `began`.
+    changed_ms: Atomic<i64>,
     /// A connection wants a channel to it.
     wanted: Atomic<bool>,
     /// Discovery's listener has taken notice of it, and of its addresses as they are.
@@ -59,7 +67,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Makes the peer `domid` from what it announced. It takes over the `distrust` of an earlier
+    /// Makes the peer `domid` from what it announced. It takes over the `repute` of an earlier
     /// instance, if there is one: announcing anew is no way out of it.
     ///
     /// # Errors
@@ -68,12 +76,12 @@ impl Peer {
     pub(crate) fn new(
         domid: DomId,
         announcement: &Announcement,
-        distrust: Option<Arc<Distrust>>,
+        repute: Option<Arc<Repute>>,
     ) -> Result<Arc<Self>> {
         let addresses = announcement.addresses.clone();
-        let distrust = match distrust {
-            Some(distrust) => distrust,
-            None => Arc::new(Distrust::none(), GFP_KERNEL)?,
+        let repute = match repute {
+            Some(repute) => repute,
+            None => Repute::new()?,
         };
         Arc::pin_init(
             pin_init!(Self {
@@ -82,8 +90,10 @@ impl Peer {
                 version: announcement.version,
                 features: announcement.features,
                 addresses <- new_bh_spinlock!(addresses, "xenvmc_peer_addresses"),
-                distrust,
+                repute,
                 stall: Distrust::none(),
+                began: Instant::now(),
+                changed_ms: Atomic::new(0),
                 wanted: Atomic::new(false),
                 told: Atomic::new(false),
                 gone: Atomic::new(false),
@@ -175,20 +185,33 @@ impl Peer {
     /// Notes the addresses that it claims now.
     pub(crate) fn set_addresses(&self, addresses: &Addresses) {
         self.addresses.lock().clone_from(addresses);
+        self.changed_ms
+            .store(self.began.elapsed().as_millis(), Relaxed);
+    }
+
+    /// Returns for how many milliseconds it has been known with the addresses that it has. Any context.
+    pub(crate) fn known_ms(&self) -> i64 {
+        self.began.elapsed().as_millis() - self.changed_ms.load(Relaxed)
     }
 
     /// Returns what a later instance takes over.
-    pub(crate) fn shared_distrust(&self) -> &Arc<Distrust> {
-        &self.distrust
+    pub(crate) fn repute(&self) -> &Arc<Repute> {
+        &self.repute
+    }
+
+    /// Returns whether a line about it may be written into the log, as it has not caused many of late; counts as written. Process or
+    /// softirq context.
+    pub(crate) fn may_log(&self) -> bool {
+        self.repute.may_log()
     }
 
     /// Notes that a claim of it was found false. From now on it is not believed for a time, which
     /// doubles each time that this happens again. Any context but hard interrupts.
     pub(crate) fn distrust(&self) {
-        self.distrust.begin();
+        self.repute.claims.begin();
     }
 
-    /// Notes that it does not read the datagrams in our ring. It is not asked to for a time, which doubles as for [`Self::distrust`]. Any
+    /// Notes that it does not read the datagrams in our ring, or does not say in time whether it may read them or has. It is not asked to for a time, which doubles as for [`Self::distrust`]. Any
     /// context but hard interrupts.
     pub(crate) fn note_stall(&self) {
         self.stall.begin();
@@ -201,7 +224,7 @@ impl Peer {
 
     /// Returns whether it is not believed for now. Any context.
     pub(crate) fn is_distrusted(&self) -> bool {
-        self.distrust.is_on()
+        self.repute.claims.is_on()
     }
 }
 

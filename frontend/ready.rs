@@ -8,6 +8,8 @@
 //! * if a call on the socket is in progress in a task that alone can use it: one thread, one descriptor; or
 //! * after an RCU-tasks grace period since the methods were replaced, if no task sleeps on the socket that is not ours, and
 //!   none waits for its lock.
+//!
+//! Nor before TCP's reader has passed an urgent byte, which TCP leaves out without saying so.
 
 use crate::stream::{
     AdoptedStream,
@@ -76,6 +78,9 @@ pub(crate) fn forget_peer(stream: &AdoptedStream) {
 fn try_now(stream: &Arc<AdoptedStream>, in_call: bool) {
     let mut guard = stream.lock();
     if !stream.is_installed() || stream.phase() != Phase::Active {
+        return;
+    }
+    if guard.has_urgent() {
         return;
     }
     if let Err(error) = guard.replace_splice() {

@@ -60,6 +60,9 @@ const PUBLISH_BYTES: u32 = 64 * 1024;
 /// Flags of a receive that concern TCP alone.
 const TCP_ONLY: Flags = Flags::OOB.with(Flags::ERRQUEUE);
 
+/// How often a call looks for bytes before the end of a stream: those of TCP behind a boundary that the peer has not published yet.
+const LOOKS_AT_END: u32 = 4;
+
 /// What one pass over the sources came to.
 enum Pass {
     /// Everything that is there was taken, or the message is full.
@@ -108,6 +111,7 @@ fn receive_some(
     let target = socket.low_water(flags.any(Flags::WAITALL), len);
     let mut timeout = socket.receive_timeout(flags.any(Flags::DONTWAIT));
     let (mut copied, mut was_full) = (0, false);
+    let mut looks_at_end = 0;
     let received = stream.received.load(Relaxed);
     let has_used_ring = |stream: &AdoptedStream| stream.received.load(Relaxed) != received;
     let or_copied = |copied: usize, error: Error| match copied {
@@ -164,9 +168,21 @@ fn receive_some(
         }
         if over {
             // Nothing came before the end: TCP knows which it is.
-            match stream.tcp_recvmsg(message, usize::MAX, flags.with(Flags::DONTWAIT)) {
-                Err(error) if error == EAGAIN => {}
-                result => return result,
+            let is_last = looks_at_end == LOOKS_AT_END;
+            looks_at_end += 1;
+            match take_end(stream, message, flags, is_last) {
+                Ok(None) => continue,
+                Ok(Some(Err(error))) if error == EAGAIN => {
+                    if !is_over(stream) {
+                        // Somebody else was told of it.
+                        continue;
+                    }
+                }
+                Ok(Some(result)) => return result,
+                Err(violation) => {
+                    giveback::break_stream(stream, violation);
+                    return Err(giveback::connection_reset());
+                }
             }
         }
         if timeout == 0 {
@@ -230,6 +246,29 @@ fn is_over(stream: &AdoptedStream) -> bool {
     over
 }
 
+/// Takes the end of the stream, or an error, from TCP; [`None`] if bytes have come meanwhile: those come first, unless `is_last` says
+/// that this was looked for often enough.
+fn take_end(
+    stream: &AdoptedStream,
+    message: &mut Message<'_>,
+    flags: Flags,
+    is_last: bool,
+) -> core::result::Result<Option<Result<usize>>, Violation> {
+    let mut reader = stream.reader.lock();
+    if let Some(link) = reader.link.clone() {
+        if let Some(view) = link.view() {
+            let socket = stream.socket();
+            let source = look(stream, &link, view, &mut reader.inbound)?;
+            let is_empty = socket.received_data_seq() == socket.copied_seq();
+            if !is_last && (source.bytes() > 0 || !is_empty) {
+                return Ok(None);
+            }
+        }
+    }
+    let flags = flags.with(Flags::DONTWAIT);
+    Ok(Some(stream.tcp_recvmsg(message, usize::MAX, flags)))
+}
+
 /// Takes what there is, from both sources in their order.
 fn pass(
     stream: &Arc<AdoptedStream>,
@@ -240,7 +279,7 @@ fn pass(
 ) -> core::result::Result<Pass, Violation> {
     let mut reader = stream.reader.lock();
     let Some(link) = reader.link.clone() else {
-        drop(reader);
+        // With the reader locked: no ring begins meanwhile.
         let socket = stream.socket();
         let nothing = socket.received_data_seq() == socket.copied_seq();
         if *copied > 0 && (nothing || socket.is_at_urgent()) {

@@ -5,6 +5,7 @@
 //!
 //! A region only grows. So what was looked up once stays where it is, and lookups take no lock.
 
+use crate::peer::Peer;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
     Acquire,
@@ -200,12 +201,15 @@ impl PeerRegion {
     /// # Errors
     ///
     /// `EACCES` if Xen refuses a grant, `EPROTO` if it is no root page of our version, `ENOMEM`.
-    pub(crate) fn map(peer: DomId, gref: u32) -> Result<Self> {
+    pub(crate) fn map(peer: &Peer, gref: u32) -> Result<Self> {
+        let (repute, peer) = (peer.repute(), peer.domid());
         let root = PeerPages::map(peer, &[gref])?;
         let mut bytes = [0; ROOT_SIZE];
         root.read(0, 0, &mut bytes)?;
         let description = Root::parse(&bytes).map_err(|error| {
-            pr_warn!("domain {peer}: bad root page: {error:?}\n");
+            if repute.may_log() {
+                pr_warn!("domain {peer}: bad root page: {error:?}\n");
+            }
             EINVAL
         })?;
         Ok(Self {

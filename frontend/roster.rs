@@ -4,12 +4,12 @@
 
 use crate::{
     counters::Counters,
-    distrust::Distrust,
     peer::Peer,
     peers::{
         insert,
         Table, //
     },
+    repute::Repute,
     survey::{
         About,
         Text, //
@@ -34,8 +34,8 @@ pub(crate) struct Roster {
     entries: KVec<Entry>,
     /// Number of the last change.
     changes: u64,
-    /// Peers that went away while they were not believed, until that is over.
-    outcasts: KVec<(DomId, Arc<Distrust>)>,
+    /// Guests that went away and are to be remembered for a time.
+    outcasts: KVec<(DomId, Arc<Repute>)>,
 }
 
 /// What was said of one peer.
@@ -96,8 +96,8 @@ impl Roster {
                 _ => {
                     next.changes += 1;
                     let earlier = before.and_then(|entry| entry.peer.as_ref());
-                    let distrust = self.distrust(about.domid);
-                    let peer = peer_for(&about, earlier, distrust, counters)?;
+                    let repute = self.repute(about.domid);
+                    let peer = peer_for(&about, earlier, repute, counters)?;
                     if let Some(peer) = &peer {
                         changed.push(peer.clone(), GFP_KERNEL)?;
                     }
@@ -110,7 +110,9 @@ impl Roster {
             };
             if let Some((peer, text)) = untold(before, &entry) {
                 let parsed = text.parse(Offer::parse);
-                if let Some(offer) = well_formed("offer", peer.domid(), parsed, counters) {
+                if let Some(offer) =
+                    well_formed("offer", peer.domid(), parsed, Some(peer.repute()), counters)
+                {
                     offers.push((peer.clone(), offer), GFP_KERNEL)?;
                 }
             }
@@ -142,34 +144,28 @@ impl Roster {
         Ok(gone)
     }
 
-    /// Returns the peers, now or before, that are not believed and have no instance in `next`.
-    fn outcasts_without(&self, next: &Roster) -> Result<KVec<(DomId, Arc<Distrust>)>> {
+    /// Returns the peers, now or before, that are to be remembered and have no instance in `next`.
+    fn outcasts_without(&self, next: &Roster) -> Result<KVec<(DomId, Arc<Repute>)>> {
         let mut outcasts = KVec::new();
-        for (domid, distrust) in self.distrusts() {
-            if distrust.is_on() && !next.peers().any(|peer| peer.domid() == domid) {
-                outcasts.push((domid, distrust.clone()), GFP_KERNEL)?;
+        for (domid, repute) in self.reputes() {
+            if repute.is_bad() && !next.peers().any(|peer| peer.domid() == domid) {
+                outcasts.push((domid, repute.clone()), GFP_KERNEL)?;
             }
         }
         Ok(outcasts)
     }
 
-    /// Returns what is known of the claims of each peer, now or before.
-    fn distrusts(&self) -> impl Iterator<Item = (DomId, &Arc<Distrust>)> {
-        let peers = self
-            .peers()
-            .map(|peer| (peer.domid(), peer.shared_distrust()));
-        let outcasts = self
-            .outcasts
-            .iter()
-            .map(|(domid, distrust)| (*domid, distrust));
+    /// Returns what is known of each peer, now or before.
+    fn reputes(&self) -> impl Iterator<Item = (DomId, &Arc<Repute>)> {
+        let peers = self.peers().map(|peer| (peer.domid(), peer.repute()));
+        let outcasts = self.outcasts.iter().map(|(domid, repute)| (*domid, repute));
         Iterator::chain(peers, outcasts)
     }
 
-    /// Returns what is known of the claims of a peer.
-    fn distrust(&self, domid: DomId) -> Option<&Arc<Distrust>> {
-        let mut all = self.distrusts();
-        all.find(|(id, _)| *id == domid)
-            .map(|(_, distrust)| distrust)
+    /// Returns what is known of a peer.
+    fn repute(&self, domid: DomId) -> Option<&Arc<Repute>> {
+        let mut all = self.reputes();
+        all.find(|(id, _)| *id == domid).map(|(_, repute)| repute)
     }
 
     fn entry(&self, domid: DomId) -> Option<&Entry> {
@@ -197,18 +193,19 @@ fn untold<'a>(before: Option<&Entry>, now: &'a Entry) -> Option<(&'a Arc<Peer>, 
 fn peer_for(
     about: &About,
     earlier: Option<&Arc<Peer>>,
-    distrust: Option<&Arc<Distrust>>,
+    repute: Option<&Arc<Repute>>,
     counters: &Counters,
 ) -> Result<Option<Arc<Peer>>> {
     let parsed = about.announcement.parse(Announcement::parse);
-    let Some(announcement) = well_formed("announcement", about.domid, parsed, counters) else {
+    let Some(announcement) = well_formed("announcement", about.domid, parsed, repute, counters)
+    else {
         return Ok(None);
     };
     if let Some(earlier) = earlier.filter(|peer| peer.is_same(&announcement)) {
         earlier.set_addresses(&announcement.addresses);
         return Ok(Some(earlier.clone()));
     }
-    let peer = Peer::new(about.domid, &announcement, distrust.cloned())?;
+    let peer = Peer::new(about.domid, &announcement, repute.cloned())?;
     counters.peers_seen.inc();
     Ok(Some(peer))
 }
@@ -218,13 +215,16 @@ fn well_formed<T>(
     what: &str,
     peer: DomId,
     parsed: Result<T, AnnounceError>,
+    repute: Option<&Arc<Repute>>,
     counters: &Counters,
 ) -> Option<T> {
     match parsed {
         Ok(value) => Some(value),
         Err(e) => {
             counters.offers_bad.inc();
-            pr_warn!("the {what} of peer {peer} is malformed: {e:?}\n");
+            if repute.is_none_or(|repute| repute.may_log()) {
+                pr_warn!("the {what} of peer {peer} is malformed: {e:?}\n");
+            }
             None
         }
     }

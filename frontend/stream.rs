@@ -39,6 +39,7 @@ use kernel::sync::{
 use xenvmc_core::connection::State;
 use xenvmc_core::message::Tuple;
 use xenvmc_core::shared::{
+    Fence,
     SharedLoad,
     SharedStore, //
 };
@@ -59,6 +60,7 @@ use xenvmc_net::{
     new_bh_spinlock,
     Adopted, //
 };
+use xenvmc_xen::VirtFence;
 
 /// A socket that was taken over, with its [`Stream`].
 pub(crate) type AdoptedStream = Adopted<Stream>;
@@ -148,6 +150,8 @@ pub(crate) struct Stream {
     pub(crate) has_pending_records: Atomic<bool>,
     /// The direction is on TCP for good, and the peer was told that its last record is there.
     pub(crate) has_left: Atomic<bool>,
+    /// An urgent byte was sent: the sending direction is on TCP for good.
+    pub(crate) has_sent_urgent: Atomic<bool>,
     /// Somebody wants to hear of room.
     pub(crate) wants_space: Atomic<bool>,
     /// A reader has left without asking to hear of the next byte, since nobody listened.
@@ -194,6 +198,7 @@ impl Stream {
             extent_bytes: Atomic::new(0),
             has_pending_records: Atomic::new(false),
             has_left: Atomic::new(false),
+            has_sent_urgent: Atomic::new(false),
             wants_space: Atomic::new(false),
             is_unarmed: Atomic::new(false),
             is_handed_over: Atomic::new(false),
@@ -415,8 +420,11 @@ impl StreamExt for AdoptedStream {
         self.set_phase(Phase::Active);
         self.traffic.agreed();
         drop(guard);
-        if ready::is_due(self) || !link.channel().peer().has_address(self.tuple().dst) {
-            // The address went while this was agreed.
+        // The link /before/ the look at what the peer wants: its notice may have come before there was a link. Partner: `Leaving::begin`.
+        VirtFence::full();
+        let is_asked = link.peer_flags() & wire::RX_RETURN != 0;
+        let is_lost = !link.channel().peer().has_address(self.tuple().dst);
+        if ready::is_due(self) || is_asked || is_lost {
             link.channel().note_tending();
         }
         self.frontend().counters().upgrades.inc();

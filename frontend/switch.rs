@@ -80,10 +80,10 @@ pub(crate) fn to_right_path(
         return Ok(false);
     }
     if flags.any(Flags::OOB) {
-        guard.state().stays = Some(Decline::Urgent);
+        stream.has_sent_urgent.store(true, Release);
     }
     let on_ring = guard.state().outbound.mode() != Mode::Tcp;
-    let reason = if flags.any(Flags::OOB) {
+    let reason = if stream.has_sent_urgent.load(Relaxed) {
         Some(Decline::Urgent)
     } else if flags.any(TCP_ONLY) {
         Some(Decline::Zerocopy)

@@ -24,7 +24,8 @@ use kernel::ffi::c_long;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
     Acquire,
-    Relaxed, //
+    Relaxed,
+    Release, //
 };
 use kernel::sync::Arc;
 use kernel::time::Instant;
@@ -212,6 +213,10 @@ fn over_tcp(
     timeout: &mut c_long,
     before: usize,
 ) -> Result<Sent> {
+    if message.flags().any(Flags::OOB) {
+        // Also before there is a ring.
+        stream.has_sent_urgent.store(true, Release);
+    }
     if switch::is_for_tcp_alone(message) || message.is_empty() {
         let sent = stream.tcp_sendmsg(message)?;
         policy::moved_over_tcp(stream, sent);

@@ -40,6 +40,7 @@ mod ready;
 mod receive;
 mod region;
 mod report;
+mod repute;
 mod room;
 mod roster;
 mod running;

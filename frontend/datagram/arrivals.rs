@@ -23,7 +23,7 @@ use xenvmc_net::deliver::Origin;
 
 /// After how long without a datagram a flow over the network is forgotten: long before its sender forgets it, since a reader that
 /// knows of more datagrams than the sender would take that many lost ones for come.
-const FORGET_MS: u32 = 20_000;
+pub(super) const FORGET_MS: u32 = 20_000;
 
 const SWEEPS: u32 = FORGET_MS / MS_PER_SWEEP;
 
@@ -45,6 +45,8 @@ pub(super) struct Arrival {
     tuple: Tuple,
     /// Datagrams that have come over the network since it was first seen, or was in the ring last.
     seen: u32,
+    /// Its sender has begun to count anew meanwhile, and we have not.
+    is_inexact: bool,
     origin: Origin,
     admission: Option<Admission>,
 }
@@ -114,6 +116,12 @@ impl HasTuple for Arrival {
 }
 
 impl Arrival {
+    /// It may not come through a ring any more, and its sender counts anew.
+    fn begin_anew(&mut self) {
+        self.admission = None;
+        (self.seen, self.is_inexact) = (0, false);
+    }
+
     /// How far it has come into the ring, if it may.
     fn entry(&self) -> Option<&Entry> {
         self.admission.as_ref().map(|admission| &admission.entry)
@@ -144,6 +152,7 @@ impl Arrivals {
         let new = |_| Arrival {
             tuple: *tuple,
             seen: 0,
+            is_inexact: false,
             origin,
             admission: None,
         };
@@ -208,6 +217,8 @@ impl Arrivals {
         {
             return Err(Decline::Duplicate);
         }
+        // It was not told that its sender had left.
+        arrival.is_inexact |= arrival.admission.is_some();
         arrival.admission = Some(Admission {
             channel: channel.clone(),
             id,
@@ -246,7 +257,7 @@ impl Arrivals {
             let Some(Entry::Waiting(sent, last)) = arrival.entry() else {
                 continue;
             };
-            let all = arrival.seen == *sent;
+            let all = arrival.seen == *sent && !arrival.is_inexact;
             let is_due = all || last.elapsed().as_millis() >= SILENCE_MS;
             if is_due && due.push_within_capacity((number, all)).is_err() {
                 return;
@@ -300,8 +311,7 @@ impl Arrivals {
     pub(super) fn handle_leave(&mut self, channel: &Channel, number: u32, id: u32) {
         if let Some(arrival) = self.admitted_by(channel, number, id) {
             // The caller has a reference to the channel, too.
-            arrival.admission = None;
-            arrival.seen = 0;
+            arrival.begin_anew();
         }
     }
 
@@ -326,8 +336,7 @@ impl Arrivals {
                 Some(_) => {
                     // Only if it can be kept for a moment: the last reference to a channel does not go under a lock.
                     if dropped.push(admission.channel.clone(), GFP_ATOMIC).is_ok() {
-                        arrival.admission = None;
-                        arrival.seen = 0;
+                        arrival.begin_anew();
                     }
                 }
             }
@@ -357,8 +366,7 @@ impl Arrivals {
         for (_, arrival) in self.0.iter_mut() {
             if let Some(admission) = &arrival.admission {
                 if Arc::ptr_eq(&admission.channel, channel) {
-                    arrival.admission = None;
-                    arrival.seen = 0;
+                    arrival.begin_anew();
                 }
             }
         }

@@ -10,6 +10,7 @@ use super::queue::Queue;
 use super::table::HasTuple;
 use crate::channel::Channel;
 use crate::frontend::Frontend;
+use crate::peer::Peer;
 use kernel::sync::Arc;
 use kernel::time::{
     Instant,
@@ -40,6 +41,9 @@ pub(super) const RETRY_MS: i64 = 40;
 /// How often packets that waited are taken to the network until no more may wait: a sender could be as fast as that for ever.
 const ROUNDS: u32 = 8;
 
+/// What two clocks may differ, and what is under way between two guests when one learns of the other.
+const SLACK_MS: i64 = 5_000;
+
 /// More datagrams than any reader has seen.
 const NEVER: u32 = 1 << 31;
 
@@ -53,6 +57,10 @@ pub(super) struct Flow {
     pub(super) device: i32,
     /// Datagrams that went over the network since it was first seen, or was in the ring last; more than that if we may have forgotten some.
     pub(super) sent: u32,
+    /// When it was first seen, or left the ring last.
+    counted_since: Instant<Monotonic>,
+    /// Whether that was the latter.
+    was_in_ring: bool,
     /// Packets since it was refused, or was in the ring last, and their bytes.
     pub(super) calls: u32,
     pub(super) bytes: u64,
@@ -108,6 +116,8 @@ impl Flow {
             since: Instant::now(),
             device,
             sent: if may_be_known { NEVER } else { 0 },
+            counted_since: Instant::now(),
+            was_in_ring: false,
             calls: 0,
             bytes: 0,
             refusals: 0,
@@ -131,6 +141,20 @@ impl Flow {
         };
         (self.state, self.since) = (state, Instant::now());
         true
+    }
+
+    /// How many datagrams `peer`, its reader, may wait for. While the two did not know each other, or each other's addresses, only one of
+    /// them may have counted; a reader forgets what it has counted after [`super::arrivals::FORGET_MS`] without a datagram.
+    pub(super) fn count_for(&self, peer: &Peer) -> u32 {
+        let forgotten_ms = match self.was_in_ring {
+            true => 0,
+            false => i64::from(super::arrivals::FORGET_MS) + SLACK_MS,
+        };
+        let counted_ms = self.counted_since.elapsed().as_millis();
+        match peer.known_ms() - forgotten_ms >= counted_ms {
+            true => self.sent,
+            false => NEVER,
+        }
     }
 
     /// A packet of it leaves over the network.
@@ -227,6 +251,8 @@ impl Flow {
     /// Nothing of it is in the ring any more, or it is not waited for: what waits may go over the network.
     pub(super) fn left(&mut self) {
         (self.has_left, self.sent) = (true, 0);
+        // The reader has counted none since then, either.
+        (self.counted_since, self.was_in_ring) = (Instant::now(), true);
     }
 
     /// Takes out what goes over the network next, for who does that without the lock; until that is done nobody may overtake, so that others

@@ -224,7 +224,7 @@ impl Flows {
                 return Message::Handover {
                     flow: peer_flow,
                     id,
-                    sent: flow.sent,
+                    sent: flow.count_for(channel.peer()),
                 };
             }
         }
@@ -309,6 +309,8 @@ impl Flows {
                 }
                 State::Entering if waited < HOLD_MS => {}
                 State::Entering => {
+                    // It would hold up its socket, and other flows of that, each time.
+                    channel.peer().note_stall();
                     flow.note_refusal();
                     flow.leave();
                 }
@@ -329,6 +331,7 @@ impl Flows {
                     // A peer that does not answer keeps nobody waiting.
                     if is_drained || waited >= HOLD_MS {
                         if !is_drained {
+                            channel.peer().note_stall();
                             flow.note_refusal();
                         }
                         flow.left();

@@ -58,6 +58,16 @@ bool xenvmc_helper_tcp_has_urgent_before(const struct sock *sk, u32 seq)
 	return READ_ONCE(tcp_sk(sk)->urg_data) && before(READ_ONCE(tcp_sk(sk)->urg_seq), seq);
 }
 
+bool xenvmc_helper_tcp_has_urgent(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->urg_data);
+}
+
+bool xenvmc_helper_tcp_sends_urgent(const struct sock *sk)
+{
+	return tcp_sk(sk)->snd_una != tcp_sk(sk)->snd_up;
+}
+
 bool xenvmc_helper_tcp_wants_inq(const struct sock *sk)
 {
 	return tcp_sk(sk)->recvmsg_inq;

@@ -15,7 +15,7 @@ bool xenvmc_helper_skb_may_be_udp(const struct sk_buff *skb)
 
 bool xenvmc_helper_skb_is_of_udp_socket(const struct sk_buff *skb, const struct sock *sk)
 {
-	return sk && skb->sk == sk && sk_fullsock(sk) && sk->sk_protocol == IPPROTO_UDP;
+	return sk && skb->sk == sk && sk_fullsock(sk) && sk_is_udp(sk);
 }
 
 struct sock *xenvmc_helper_skb_socket(const struct sk_buff *skb)
@@ -23,9 +23,9 @@ struct sock *xenvmc_helper_skb_socket(const struct sk_buff *skb)
 	return skb->sk;
 }
 
-bool xenvmc_helper_sk_is_udp_protocol(const struct sock *sk)
+bool xenvmc_helper_sk_is_udp(const struct sock *sk)
 {
-	return (sk->sk_family == AF_INET || sk->sk_family == AF_INET6) && sk->sk_protocol == IPPROTO_UDP;
+	return sk_is_udp(sk);
 }
 
 u16 xenvmc_helper_sk_local_port(const struct sock *sk)

@@ -13,4 +13,5 @@
 #include "page.c"
 #include "platform_device.c"
 #include "string.c"
+#include "workqueue.c"
 #include "xen.c"

@@ -56,7 +56,7 @@ unsafe extern "C" fn probe<H: ReadHandler>(
     }
     // SAFETY: the tracepoint passes a live full socket, which its caller has a reference to; plain reads.
     let port = unsafe {
-        if !bindings::sk_is_udp_protocol(sk)
+        if !bindings::sk_is_udp(sk)
             || !bindings::sk_has_nothing_to_read(sk)
             || !bindings::sk_in_init_net(sk)
             || !bindings::is_in_ordinary_task()

@@ -387,6 +387,18 @@ impl<'a> Locked<'a> {
         unsafe { bindings::tcp_restart_backoff(self.socket.as_ptr()) }
     }
 
+    /// Whether an urgent byte has come that TCP's reader has not passed.
+    pub fn has_urgent(&self) -> bool {
+        // SAFETY: alive and TCP.
+        unsafe { bindings::tcp_has_urgent(self.socket.as_ptr()) }
+    }
+
+    /// Whether an urgent byte was sent that the other end has not acknowledged.
+    pub fn sends_urgent(&self) -> bool {
+        // SAFETY: alive, TCP, locked.
+        unsafe { bindings::tcp_sends_urgent(self.socket.as_ptr()) }
+    }
+
     /// Whether urgent data is pending that comes before sequence number `seq`.
     pub fn has_urgent_before(&self, seq: u32) -> bool {
         // SAFETY: alive and TCP.

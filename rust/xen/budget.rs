@@ -28,6 +28,21 @@ impl Budget {
 
     /// Takes a token and returns whether there was one.
     pub fn take(&mut self) -> bool {
+        self.refill();
+        if self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        true
+    }
+
+    /// Returns whether no token is missing.
+    pub fn is_full(&mut self) -> bool {
+        self.refill();
+        self.left == self.burst
+    }
+
+    fn refill(&mut self) {
         let passed = self.since.elapsed().as_millis();
         let back = passed.checked_div(self.refill_ms).unwrap_or(0);
         if back > 0 {
@@ -35,10 +50,5 @@ impl Budget {
             self.left = self.left.saturating_add(back).min(self.burst);
             self.since = Instant::now();
         }
-        if self.left == 0 {
-            return false;
-        }
-        self.left -= 1;
-        true
     }
 }

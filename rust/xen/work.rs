@@ -150,18 +150,21 @@ impl<H: Run> Task<H> {
         };
     }
 
-    /// Asks for a run `delay_ms` milliseconds from now, unless one is asked for already. Any
-    /// context.
+    /// Asks for a run `delay_ms` milliseconds from now, unless one is asked for already that comes
+    /// before. Any context.
     pub fn kick_after(&self, delay_ms: u32) {
+        let cpu = xen_sys::wq_misc_consts_WORK_CPU_UNBOUND as i32;
         // SAFETY: By the type invariant the work is initialised; the queue is one of the system's.
         unsafe {
-            xen_sys::queue_delayed_work_on(
-                xen_sys::wq_misc_consts_WORK_CPU_UNBOUND as i32,
-                self.queue.as_raw(),
-                self.work.get(),
-                xen_sys::__msecs_to_jiffies(delay_ms),
-            )
-        };
+            let (queue, work) = (self.queue.as_raw(), self.work.get());
+            let delay = xen_sys::__msecs_to_jiffies(delay_ms);
+            if !xen_sys::queue_delayed_work_on(cpu, queue, work, delay)
+                && xen_sys::delayed_work_is_later(work, delay)
+            {
+                // If it runs just now, once more does no harm.
+                xen_sys::mod_delayed_work_on(cpu, queue, work, delay);
+            }
+        }
     }
 
     /// Waits for a run that is going on, and prevents any other for ever. Process context, not in

@@ -80,6 +80,8 @@ pub struct Inbound {
     told_entered: u32,
     /// Whether a segment of the ring ended since the last [`Self::publish`].
     ended: bool,
+    /// See [`Self::finish`].
+    is_finished: bool,
 }
 
 impl Inbound {
@@ -96,17 +98,27 @@ impl Inbound {
             told_cons: start,
             told_entered: 0,
             ended: false,
+            is_finished: false,
         }
+    }
+
+    /// All bytes of the ring were taken, and none will follow: TCP goes on, whether the peer still says so or not. One that has
+    /// closed its socket says nothing any more.
+    pub const fn finish(&mut self) {
+        self.is_finished = true;
     }
 
     /// Whether the current segment is the ring, as far as the last [`Self::look`] saw.
     pub const fn is_ring(&self) -> bool {
-        self.reader.is_ring()
+        self.reader.is_ring() && !self.is_finished
     }
 
     /// On the ring, as far as the last [`Self::look`] saw: the sequence number at which TCP stopped. If TCP has delivered what comes
     /// behind it, somebody else has read it.
     pub const fn boundary(&self) -> Option<u32> {
+        if self.is_finished {
+            return None;
+        }
         self.reader.boundary()
     }
 
@@ -136,6 +148,9 @@ impl Inbound {
         copied_seq: u32,
         rcv_nxt: u32,
     ) -> Result<Source, Error> {
+        if self.is_finished {
+            return Ok(Source::Tcp(unread_in_tcp(copied_seq, rcv_nxt)));
+        }
         // The index /before/ the count: all records that start before a byte which is seen are seen
         // as well. Partner: `Outbound::publish` and `Outbound::commit`, in that order.
         let prod = peer.word(slot::TX_PROD).load_acquire();
@@ -161,11 +176,8 @@ impl Inbound {
                     Err(SegmentError::Unexpected.into())
                 }
                 Now::Tcp { .. } => {
-                    let bytes = now.tcp_bytes(copied_seq, rcv_nxt);
-                    if bytes > i32::MAX as u32 {
-                        // Ours, not the peer's: `rcv_nxt` is never behind `copied_seq`.
-                        return Ok(Source::Tcp(0));
-                    }
+                    let there = unread_in_tcp(copied_seq, rcv_nxt);
+                    let bytes = now.tcp_bytes(copied_seq, copied_seq.wrapping_add(there));
                     Ok(Source::Tcp(bytes))
                 }
             };
@@ -305,6 +317,15 @@ impl Default for Inbound {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Number of bytes that TCP has, and 0 where `rcv_nxt` is behind `copied_seq`: that is ours, not the peer's.
+const fn unread_in_tcp(copied_seq: u32, rcv_nxt: u32) -> u32 {
+    let there = rcv_nxt.wrapping_sub(copied_seq);
+    if there > i32::MAX as u32 {
+        return 0;
+    }
+    there
 }
 
 /// Copies record `number` out of the peer's log, each word once.

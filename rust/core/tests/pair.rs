@@ -10,6 +10,12 @@ use common::pair::{
     Pair, //
 };
 use proptest::prelude::*;
+use xenvmc_core::{
+    stream::Source,
+    wire::slot,
+    SharedStore,
+    Words, //
+};
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
@@ -74,4 +80,22 @@ fn indices_wrap_within_one_segment() {
         assert_eq!(pair.read(1, 9000).unwrap(), 9000);
     }
     pair.finish().unwrap();
+}
+
+/// A peer that has closed its socket on the ring says nothing any more: TCP goes on where the ring's bytes end (protocol §9.3).
+#[test]
+fn tcp_goes_on_behind_a_ring_that_is_over() {
+    let mut pair = Pair::new([0, 0], [0, 0]);
+    pair.step(0, Op::Enter(2)).unwrap();
+    pair.step(0, Op::Send(100)).unwrap();
+    pair.step(1, Op::Read(100)).unwrap();
+    let reader = &mut pair.ends[1].inbound;
+    assert!(reader.is_ring());
+    reader.finish();
+    assert!(!reader.is_ring());
+    // As bytes that were unread and are TCP's now; and what the peer writes into its memory means nothing.
+    pair.ends[0].slot.word(slot::TX_SEGMENTS).store_relaxed(77);
+    let peer = &pair.ends[0].slot;
+    let source = pair.ends[1].inbound.clone().look(peer, 0, 70, 100);
+    assert_eq!(source, Ok(Source::Tcp(30)));
 }

@@ -207,6 +207,7 @@ fn obey(order: &Order) -> Result<Answer, String> {
             table().sockets.remove(&order.get("socket")?);
             Ok(outcome(sys::close(fd)))
         }
+        "urgent" => Ok(outcome(sys::send_urgent(socket(order)?.fd))),
         "set" => set(order),
         "each" => each(order),
         "error" => {

@@ -204,6 +204,12 @@ pub(crate) fn option(fd: RawFd, level: i32, name: i32) -> Result<i32, Errno> {
     Ok(value)
 }
 
+/// Sends a byte of urgent data, which is not in the stream.
+pub(crate) fn send_urgent(fd: RawFd) -> Result<(), Errno> {
+    // SAFETY: one byte, which lives until the call returns.
+    check(unsafe { libc::send(fd, b"!".as_ptr().cast(), 1, libc::MSG_OOB) }).map(drop)
+}
+
 /// ioctl(2) that returns a number, such as `FIONREAD`.
 pub(crate) fn ioctl(fd: RawFd, request: libc::Ioctl) -> Result<i32, Errno> {
     let mut value = 0i32;

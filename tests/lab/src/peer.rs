@@ -465,6 +465,11 @@ impl Socket {
         self.call(&format!("shutdown how={how}"))?.clean().map(drop)
     }
 
+    /// Sends a byte of urgent data.
+    pub(crate) fn send_urgent(&self) -> Result<()> {
+        self.call("urgent")?.clean().map(drop)
+    }
+
     /// close(2).
     pub(crate) fn close(&self) -> Result<()> {
         self.call("close")?.clean().map(drop)

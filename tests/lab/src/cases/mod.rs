@@ -173,6 +173,8 @@ pub(crate) const ALL: &[Case] = cases![
     unload::under_load_both_sides,
     unload::blocked_receivers,
     unload::unread_bytes,
+    unload::closed_by_the_other_end,
+    unload::urgent_byte,
     conformance::calls,
     conformance::blocking,
     conformance::volumes,

@@ -108,3 +108,58 @@ pub(super) fn unread_bytes(bench: &Bench) -> Result<()> {
     }
     Ok(())
 }
+
+/// Connections that the other end has closed while its bytes are unread, or when all was read, come to their ends; others live on.
+pub(super) fn closed_by_the_other_end(bench: &Bench) -> Result<()> {
+    for (guest, other) in [(GUEST1, GUEST2), (GUEST2, GUEST1)] {
+        let [living, read, unread] = [bench.pair()?, bench.pair()?, bench.pair()?];
+        let [near, far] = match guest {
+            GUEST1 => [[&read.a, &unread.a], [&read.b, &unread.b]],
+            _ => [[&read.b, &unread.b], [&read.a, &unread.a]],
+        };
+        living.exchange(5000)?;
+        far[1].send(5000)?;
+        far.iter().try_for_each(|end| end.close())?;
+        bench.wait("the closed ends are gone", || {
+            Ok(bench.report(other, "connections")?.lines().count() == 1)
+        })?;
+        let resets = bench.counter(other, "connections_reset")?;
+        bench.unload(guest)?;
+        near[0].receive_all()?.ended(0)?;
+        near[1].receive_all()?.ended(5000)?;
+        living.exchange(5000)?;
+        living.finish()?;
+        ensure!(
+            resets == bench.counter(other, "connections_reset")?,
+            "connections were reset"
+        );
+        near.iter().try_for_each(|end| end.close())?;
+        bench.load(guest, "")?;
+        bench.wait_peers()?;
+    }
+    Ok(())
+}
+
+/// An urgent byte that is on its way before there is a ring, and that nobody has read past.
+pub(super) fn urgent_byte(bench: &Bench) -> Result<()> {
+    let pair = bench.plain_pair()?;
+    pair.a.send_urgent()?;
+    let mut unread = 0;
+    bench.wait("the other direction is on the ring", || {
+        pair.b.send(100)?;
+        pair.a.receive(100)?;
+        pair.a.send(100)?;
+        unread += 100;
+        Ok(pair.b.state()?.word("sends_to") == "ring")
+    })?;
+    ensure!(
+        pair.ring_bytes()?[0] == 0,
+        "bytes behind the urgent one are in the ring"
+    );
+    bench.unload(GUEST2)?;
+    pair.b.receive(unread)?;
+    pair.exchange(5000)?;
+    pair.finish()?;
+    bench.load(GUEST2, "")?;
+    bench.wait_peers()
+}
