@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 
 use nix::errno::Errno;
 
-use crate::{call, log::Events};
+use crate::{call, log::Events, signal};
 
 /// More events than any case has at once.
 const EVENTS_MAX: usize = 64;
@@ -68,5 +68,14 @@ impl Epoll {
     pub(crate) fn events(self, timeout: i32) -> Result<Events, Errno> {
         let all = self.wait(timeout)?;
         Ok(all.first().map_or(Events(0), |(_, events)| *events))
+    }
+
+    /// epoll_pwait(2) of a set of one descriptor, which waits for ever and lets all signals in.
+    pub(crate) fn wait_unmasked(self) -> Result<Events, Errno> {
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        let mask = signal::set_of(0);
+        // SAFETY: The event is valid for writes, and the mask for reads.
+        Errno::result(unsafe { libc::epoll_pwait(self.0, &mut event, 1, -1, &mask) })?;
+        Ok(Events(event.events))
     }
 }

@@ -32,6 +32,7 @@ mod signal;
 mod sigpipe;
 mod splice;
 mod stream;
+mod sysctl;
 mod table;
 mod tcp_info;
 mod thread;

@@ -31,7 +31,8 @@ pub(crate) fn congestion_state(fd: RawFd) -> Result<i32, Errno> {
     get(fd).map(|info| info.tcpi_ca_state.into())
 }
 
-fn get(fd: RawFd) -> Result<libc::tcp_info, Errno> {
+/// All of it.
+pub(crate) fn get(fd: RawFd) -> Result<libc::tcp_info, Errno> {
     // SAFETY: All fields may be zero, and both pointers are valid for writes of their sizes.
     unsafe {
         let mut info: libc::tcp_info = mem::zeroed();

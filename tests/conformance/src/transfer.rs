@@ -20,7 +20,9 @@ pub(crate) const RECEIVES: &[(&str, Receive)] = &[
     ("read", call::read),
     ("readv", readv),
     ("recvmsg", recvmsg),
+    ("recvmmsg", recvmmsg),
     ("splice", splice_from),
+    ("peek", peek),
 ];
 
 /// Those that send.
@@ -31,6 +33,7 @@ pub(crate) const SENDS: &[(&str, Send)] = &[
     ("write", call::write),
     ("writev", writev),
     ("sendmsg", sendmsg),
+    ("sendmmsg", sendmmsg),
     ("sendfile", |fd, bytes| {
         sendfile(fd, memory_file(bytes), bytes.len())
     }),
@@ -78,6 +81,34 @@ fn recvmsg(fd: RawFd, size: usize) -> Result<Vec<u8>, Errno> {
     Ok(bytes)
 }
 
+/// One message, for the calls that move several.
+fn messages(parts: &mut [libc::iovec; 2]) -> [libc::mmsghdr; 1] {
+    [libc::mmsghdr {
+        msg_hdr: message(parts),
+        msg_len: 0,
+    }]
+}
+
+fn recvmmsg(fd: RawFd, size: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0; size];
+    let mut parts = halves(bytes.as_mut_ptr(), size);
+    let mut messages = messages(&mut parts);
+    // SAFETY: The parts are valid for writes of their lengths, and a null pointer says that there is no limit of time.
+    let result = unsafe { libc::recvmmsg(fd, messages.as_mut_ptr(), 1, 0, ptr::null_mut()) };
+    Errno::result(result)?;
+    bytes.truncate(messages[0].msg_len as usize);
+    Ok(bytes)
+}
+
+/// recv(2) that peeks, and once more to take what it saw.
+fn peek(fd: RawFd, size: usize) -> Result<Vec<u8>, Errno> {
+    let seen = call::recv(fd, size, libc::MSG_PEEK)?;
+    match seen.len() {
+        0 => Ok(seen),
+        len => call::recv(fd, len, 0),
+    }
+}
+
 /// splice(2) into a pipe, which is then read.
 fn splice_from(fd: RawFd, size: usize) -> Result<Vec<u8>, Errno> {
     let [from, to] = call::pipe()?;
@@ -103,6 +134,15 @@ fn sendmsg(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
     let mut parts = halves(bytes.as_ptr().cast_mut(), bytes.len());
     // SAFETY: The parts are valid for reads of their lengths.
     call::check(unsafe { libc::sendmsg(fd, &message(&mut parts), libc::MSG_NOSIGNAL) })
+}
+
+fn sendmmsg(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
+    let mut parts = halves(bytes.as_ptr().cast_mut(), bytes.len());
+    let mut messages = messages(&mut parts);
+    // SAFETY: The parts are valid for reads of their lengths.
+    let result = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), 1, libc::MSG_NOSIGNAL) };
+    Errno::result(result)?;
+    Ok(messages[0].msg_len as usize)
 }
 
 /// A file in memory with these bytes, to be read from its beginning.

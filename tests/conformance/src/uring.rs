@@ -2,10 +2,26 @@
 
 //! An io_uring, and what its operations returned.
 
-use io_uring::{IoUring, cqueue, squeue};
+use std::{
+    ptr,
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use io_uring::{
+    IoUring,
+    cqueue,
+    squeue,
+    types::BufRingEntry, //
+};
 use nix::errno::Errno;
 
 use crate::end::End;
+
+/// Bytes of memory for a ring of buffers.
+const PAGE: usize = 4096;
+
+/// Size of each buffer in one.
+const BUFFER: usize = 16;
 
 /// An io_uring for a few operations.
 pub(crate) struct Uring {
@@ -60,6 +76,73 @@ impl Uring {
             };
             end.see(&format!("{what}, {}", entry.user_data()), text);
         }
+    }
+}
+
+/// A ring of buffers that an io_uring takes what it receives into. It stays for as long as the process.
+pub(crate) struct Buffers {
+    entries: *mut BufRingEntry,
+    bytes: *mut u8,
+    count: u16,
+    tail: u16,
+}
+
+impl Buffers {
+    /// Registers so many, a power of two, as a group.
+    pub(crate) fn register(ring: &Uring, count: u16, group: u16) -> Result<Self, Errno> {
+        // SAFETY: The kernel chooses where there is room.
+        let memory = unsafe {
+            let (access, kind) = (
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            );
+            libc::mmap(ptr::null_mut(), PAGE, access, kind, -1, 0)
+        };
+        assert!(memory != libc::MAP_FAILED, "mmap: {}", Errno::last());
+        let bytes = vec![b'.'; BUFFER * usize::from(count)].leak();
+        let mut buffers = Self {
+            entries: memory.cast(),
+            bytes: bytes.as_mut_ptr(),
+            count,
+            tail: 0,
+        };
+        // SAFETY: The page stays, and all entries fit into it.
+        let result = unsafe {
+            let at = memory.addr() as u64;
+            let submitter = ring.ring.submitter();
+            submitter.register_buf_ring_with_flags(at, count, group, 0)
+        };
+        result.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+        (0..count).for_each(|number| buffers.give(number));
+        Ok(buffers)
+    }
+
+    /// Gives a buffer to the kernel.
+    pub(crate) fn give(&mut self, number: u16) {
+        let place = usize::from(self.tail % self.count);
+        // SAFETY: The entry is in the page, and the kernel does not look at it before the tail says so.
+        unsafe {
+            let entry = &mut *self.entries.add(place);
+            entry.set_addr(self.at(number).addr() as u64);
+            entry.set_len(BUFFER as u32);
+            entry.set_bid(number);
+        }
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: The tail is in the page, aligned, and written by nobody else.
+        let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.entries).cast_mut()) };
+        // The entry is written before the tail, so that the kernel, which acquires the tail, finds it.
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    /// What so many bytes at the beginning of a buffer are that the kernel has given back.
+    pub(crate) fn bytes(&self, number: u16, len: usize) -> Vec<u8> {
+        assert!(number < self.count && len <= BUFFER);
+        // SAFETY: The buffer stays, and nobody writes to it now.
+        unsafe { std::slice::from_raw_parts(self.at(number), len) }.to_vec()
+    }
+
+    fn at(&self, number: u16) -> *mut u8 {
+        self.bytes.wrapping_add(BUFFER * usize::from(number))
     }
 }
 

@@ -138,6 +138,17 @@ cases! {
         right.meet();
     };
 
+    /// What TCP_INFO says of times and sizes when all has been acknowledged.
+    tcp_info_at_rest: |left| {
+        left.send(&call::pattern(0, 10_000), 0);
+        left.drain(10_000);
+        at_rest(left);
+    }, |right| {
+        right.drain(10_000);
+        right.send(&call::pattern(0, 10_000), 0);
+        at_rest(right);
+    };
+
     /// TCP_INFO, and any option, in part.
     info_in_part: |left| {
         let mut whole = [0u8; 512];
@@ -164,9 +175,12 @@ cases! {
         left.send(&call::pattern(0, 1 << 18), 0);
         left.recv(1, 0);
         left.see("the same", wide(left.fd, SO_COOKIE) == before);
-        for (what, name) in [("CPU", SO_INCOMING_CPU), ("NAPI", SO_INCOMING_NAPI_ID)] {
-            left.see(what, call::get(left.fd, libc::SOL_SOCKET, name).map(drop));
-        }
+        let napi = call::get(left.fd, libc::SOL_SOCKET, SO_INCOMING_NAPI_ID);
+        left.see("NAPI", napi.map(drop));
+        // SAFETY: No memory is passed.
+        let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) };
+        let cpu = call::get(left.fd, libc::SOL_SOCKET, SO_INCOMING_CPU);
+        left.see("CPU is one of ours", cpu.map(|cpu| (0..count).contains(&cpu.into())));
         left.meet();
     }, |right| {
         right.drain(1 << 18);
@@ -325,6 +339,25 @@ fn queues(end: &mut End, unread: i32) {
     end.see("unread", call::ioctl(fd, libc::FIONREAD) == Ok(unread));
     end.see("unsent", call::ioctl(fd, SIOCOUTQNSD));
     end.see("at mark", call::ioctl(fd, SIOCATMARK));
+}
+
+/// Notes what TCP_INFO says when all that was sent has been acknowledged.
+fn at_rest(end: &mut End) {
+    end.meet();
+    let fd = end.fd;
+    end.until("all is acknowledged", || {
+        call::ioctl(fd, libc::TIOCOUTQ) == Ok(0)
+    });
+    let info = tcp_info::get(fd).expect("TCP_INFO");
+    end.see("round trip takes time", info.tcpi_rtt > 0);
+    end.see("segments have a size", info.tcpi_snd_mss > 0);
+    end.see("they come in one", info.tcpi_rcv_mss > 0);
+    end.see("a window", info.tcpi_snd_cwnd > 0);
+    end.see("path", info.tcpi_pmtu > 0);
+    end.see("unacknowledged", info.tcpi_unacked);
+    end.see("sent again", info.tcpi_retrans);
+    end.see("lost", info.tcpi_lost);
+    end.meet();
 }
 
 fn wide(fd: RawFd, name: i32) -> Result<u64, Errno> {

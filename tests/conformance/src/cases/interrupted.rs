@@ -32,7 +32,12 @@ const POLLS: &[(&str, Wait)] = &[
     ("select", |fd| select::select(fd, IN, -1).text()),
     ("pselect", |fd| select::pselect(fd, IN).text()),
     ("epoll_wait", |fd| Epoll::of(fd, IN).events(-1).text()),
+    ("epoll_pwait", epoll_pwait),
 ];
+
+fn epoll_pwait(fd: RawFd) -> String {
+    Epoll::of(fd, IN).wait_unmasked().text()
+}
 
 /// Bytes of each message.
 const SIZE: usize = 1000;
@@ -186,6 +191,70 @@ fn connect_and_send(end: &mut End) {
     end.meet();
 }
 
+/// Lets a signal come to a connect that waits, as another connection has the only place.
+fn interrupt_connect(end: &mut End, flags: i32) {
+    signal::handle(libc::SIGUSR1, flags);
+    let port = end.ask().parse().expect("a port");
+    let address = SocketAddr::new(end.peer(), port);
+    let first = call::socket(&address).expect("socket");
+    call::connect(first, &address).expect("connect");
+    end.meet();
+    end.fd = call::socket(&address).expect("socket");
+    let fd = end.fd;
+    let caller = Caller::asleep(move || call::connect(fd, &address));
+    let sleeps = interrupt(end, &caller);
+    end.see("connect waits again", sleeps);
+    let caller = if sleeps {
+        caller
+    } else {
+        end.see("connect", caller.join());
+        Caller::asleep(move || call::connect(fd, &address))
+    };
+    end.meet();
+    end.see("connect", caller.join());
+    end.see("connect once more", call::connect(fd, &address));
+    end.send(b"hello", 0);
+    end.recv(100, 0);
+    end.meet();
+}
+
+/// Listens with a place for one connection; accepts it, and another one, when the other end is there.
+fn accept_late(end: &mut End) {
+    let address = SocketAddr::new(end.address(), 0);
+    let listener = call::socket(&address).expect("socket");
+    call::listen(listener, &address, 0).expect("listen");
+    end.tell(call::local(listener).expect("getsockname").port());
+    end.fd = listener;
+    end.polled(IN);
+    end.meet();
+    end.meet();
+    call::accept(listener).expect("accept");
+    end.fd = call::accept(listener).expect("accept");
+    end.recv(5, libc::MSG_WAITALL);
+    end.send(b"thanks", 0);
+    end.meet();
+}
+
+/// Lets a signal come to a close that lingers, as the connection is full.
+fn interrupt_close(end: &mut End) {
+    call::linger(end.fd, 60).expect("SO_LINGER");
+    let sent = stream::fill(end.fd, 0);
+    let fd = std::mem::replace(&mut end.fd, -1);
+    let caller = Caller::asleep(move || call::close(fd));
+    let sleeps = interrupt(end, &caller);
+    end.see("close waits again", sleeps);
+    end.see("close", caller.join());
+    end.tell(sent);
+    end.meet();
+}
+
+/// Receives what the other end tells, and the end.
+fn receive_to_the_end(end: &mut End) {
+    stream::receive_told(end, 0);
+    end.recv(100, 0);
+    end.meet();
+}
+
 cases! {
     /// Signals whose handler says nothing of restarting come to calls that receive.
     receives: |left| {
@@ -253,6 +322,10 @@ cases! {
             right.see(name, wait(fd, IN));
             right.see("caught", signal::caught());
         }
+        // SAFETY: No memory is passed.
+        unsafe { libc::raise(libc::SIGUSR1) };
+        right.see("epoll_pwait", epoll_pwait(fd));
+        right.see("caught", signal::caught());
         right.meet();
     };
 
@@ -299,7 +372,8 @@ cases! {
     /// Signals come to calls on a full connection; nothing of what they were to send comes.
     sends: |left| {
         signal::handle(libc::SIGUSR1, 0);
-        interrupt_sends(left, &["send", "write", "writev", "sendmsg", "sendfile", "splice"]);
+        let names = SENDS.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+        interrupt_sends(left, &names);
     }, |right| {
         receive_up_to(right, 0);
     };
@@ -307,9 +381,9 @@ cases! {
     /// With SA_RESTART they wait again, and send all once.
     sends_with_restart: |left| {
         signal::handle(libc::SIGUSR1, libc::SA_RESTART);
-        interrupt_sends_that_go_on(left, &["send", "writev"]);
+        interrupt_sends_that_go_on(left, &["send", "writev", "sendmmsg"]);
     }, |right| {
-        receive_up_to(right, 2);
+        receive_up_to(right, 3);
     };
 
     /// So do those that have the bytes from elsewhere.
@@ -378,5 +452,35 @@ cases! {
         interrupt_accept(left, libc::SA_RESTART);
     }, |right| {
         connect_and_send(right);
+    };
+
+    /// A signal comes to a connect to a listener that has no room; the next one waits on for the same connection.
+    connect bare: |left| {
+        interrupt_connect(left, 0);
+    }, |right| {
+        accept_late(right);
+    };
+
+    /// With SA_RESTART it waits again.
+    connect_with_restart bare: |left| {
+        interrupt_connect(left, libc::SA_RESTART);
+    }, |right| {
+        accept_late(right);
+    };
+
+    /// A signal ends the time that close takes for what was not read; all of it comes all the same.
+    close_that_lingers: |left| {
+        signal::handle(libc::SIGUSR1, 0);
+        interrupt_close(left);
+    }, |right| {
+        receive_to_the_end(right);
+    };
+
+    /// So it does with SA_RESTART.
+    close_that_lingers_with_restart: |left| {
+        signal::handle(libc::SIGUSR1, libc::SA_RESTART);
+        interrupt_close(left);
+    }, |right| {
+        receive_to_the_end(right);
     };
 }

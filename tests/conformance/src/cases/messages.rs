@@ -2,7 +2,7 @@
 
 //! sendmsg and recvmsg, one message or several, with control data.
 
-use std::{mem, ptr};
+use std::{mem, os::fd::RawFd, ptr};
 
 use nix::errno::Errno;
 
@@ -17,6 +17,10 @@ const INQ: i32 = 36;
 
 /// The most pieces that a message may have.
 const PIECES_MAX: usize = 1024;
+
+/// Bytes of a page, and of as many pages as a message may have pieces.
+const PAGE: usize = 4096;
+const PAGES: usize = PIECES_MAX * PAGE;
 
 cases! {
     /// Messages in pieces.
@@ -212,6 +216,19 @@ cases! {
         unbroken(right);
     };
 
+    /// As many pieces as there may be, each of a page.
+    many_pages: |left| {
+        let bytes = call::pattern(0, PAGES);
+        let parts: Vec<_> = bytes.chunks(PAGE).collect();
+        left.see("writev", message::writev(left.fd, &parts));
+        left.see("sendmsg", message::send(left.fd, &parts, b"", 0));
+        left.meet();
+    }, |right| {
+        right.see("readv", read_pages(right.fd));
+        received(right, &[PAGE; PIECES_MAX], 0, libc::MSG_WAITALL);
+        right.meet();
+    };
+
     /// Pieces of lengths that are none.
     impossible_pieces: |left| {
         let fd = left.fd;
@@ -289,6 +306,27 @@ cases! {
         receive_several(right, 3, 0, None);
         right.meet();
     };
+}
+
+/// Reads as many pages as a message may have pieces, by calls that each ask for all that is left.
+fn read_pages(fd: RawFd) -> Vec<u8> {
+    let mut all = vec![0; PAGES];
+    let mut done = 0;
+    while done < PAGES {
+        let rooms: Vec<_> = all[done..]
+            .chunks_mut(PAGE)
+            .map(|part| libc::iovec {
+                iov_base: part.as_mut_ptr().cast(),
+                iov_len: part.len(),
+            })
+            .collect();
+        // SAFETY: The pieces are valid for writes.
+        let count = unsafe { libc::readv(fd, rooms.as_ptr(), rooms.len() as i32) };
+        let count = call::check(count).expect("readv");
+        assert!(count > 0, "the stream ends after {done} bytes");
+        done += count;
+    }
+    all
 }
 
 /// recvmsg(2), noted.

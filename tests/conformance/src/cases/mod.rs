@@ -4,6 +4,7 @@
 
 mod addresses;
 mod blocking;
+mod boundary;
 mod calls;
 mod datagram_errors;
 mod datagram_messages;
@@ -50,6 +51,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
     [
         addresses::CASES,
         blocking::CASES,
+        boundary::CASES,
         calls::CASES,
         datagram_errors::CASES,
         datagram_messages::CASES,

@@ -35,8 +35,6 @@ const NUMBERS: &[(&str, i32, i32, &[i32])] = &[
     ("MARK", SOCKET, libc::SO_MARK, &[17, 0]),
     ("RCVLOWAT", SOCKET, libc::SO_RCVLOWAT, &[0, 100, -1, 1]),
     ("SNDLOWAT", SOCKET, libc::SO_SNDLOWAT, &[1]),
-    ("TIMESTAMP", SOCKET, libc::SO_TIMESTAMP, &[1, 0]),
-    ("TIMESTAMPNS", SOCKET, libc::SO_TIMESTAMPNS, &[1, 0]),
     ("PASSCRED", SOCKET, libc::SO_PASSCRED, &[1, 0]),
     ("RXQ_OVFL", SOCKET, libc::SO_RXQ_OVFL, &[1, 0]),
     ("WIFI_STATUS", SOCKET, libc::SO_WIFI_STATUS, &[1, 0]),
@@ -105,6 +103,9 @@ const NUMBERS: &[(&str, i32, i32, &[i32])] = &[
     ("FREEBIND", IP, libc::IP_FREEBIND, &[1, 0]),
     ("TRANSPARENT", IP, libc::IP_TRANSPARENT, &[1, 0]),
     ("MINTTL", IP, libc::IP_MINTTL, &[1, 256, 0]),
+    // With these a connection leaves the ring for good.
+    ("TIMESTAMP", SOCKET, libc::SO_TIMESTAMP, &[1, 0]),
+    ("TIMESTAMPNS", SOCKET, libc::SO_TIMESTAMPNS, &[1, 0]),
 ];
 
 /// Those whose value TCP changes by itself.
@@ -129,15 +130,20 @@ cases! {
         still_there(right);
     };
 
-    /// Each option set to each value, and read back.
+    /// Each option set to each value, and read back, with bytes both ways under each.
     all_set: |left| {
         all_set(left);
         still_there(left);
     }, |right| {
+        for (what, _, _, values) in NUMBERS {
+            for value in *values {
+                exchange(right, false, what, *value);
+            }
+        }
         still_there(right);
     };
 
-    /// Both ends set them, one option after the other, with bytes between them.
+    /// Both ends set them, one value after the other, with bytes both ways under each.
     all_set_in_step: |left| {
         set_in_step(left, true);
     }, |right| {
@@ -258,16 +264,17 @@ fn all_set(end: &mut End) {
         for value in *values {
             let result = call::set(end.fd, *level, *name, *value);
             end.see(&format!("set {what} {value}"), result);
-            let value = call::get(end.fd, *level, *name);
+            let seen = call::get(end.fd, *level, *name);
             match RESTLESS.contains(what) {
-                true => end.see(what, value.map(drop)),
-                false => end.see(what, value),
+                true => end.see(what, seen.map(drop)),
+                false => end.see(what, seen),
             }
+            exchange(end, true, what, *value);
         }
     }
 }
 
-/// Sets options one after the other, with an exchange after each; `first` says who speaks first.
+/// Sets options one after the other, with an exchange under each value; `first` says who speaks first.
 fn set_in_step(end: &mut End, first: bool) {
     for (what, level, name, values) in NUMBERS {
         // A corked end would only wait for its own timer.
@@ -277,18 +284,26 @@ fn set_in_step(end: &mut End, first: bool) {
         for value in *values {
             let result = call::set(end.fd, *level, *name, *value);
             end.see(&format!("set {what} {value}"), result);
+            exchange(end, first, what, *value);
         }
-        let mut bytes = call::pattern(0, 100);
-        if first {
-            call::send_all(end.fd, &bytes);
-            call::receive_all(end.fd, &mut bytes);
-        } else {
-            call::receive_all(end.fd, &mut bytes);
-            call::send_all(end.fd, &bytes);
-        }
-        assert!(bytes == call::pattern(0, 100), "after {what}");
     }
     still_there(end);
+}
+
+/// Some bytes to and fro after an option was set, unless nothing would come below such a mark; `first` says who speaks first.
+fn exchange(end: &mut End, first: bool, what: &str, value: i32) {
+    if (what, value) == ("RCVLOWAT", -1) {
+        return;
+    }
+    let mut bytes = call::pattern(0, 100);
+    if first {
+        call::send_all(end.fd, &bytes);
+        call::receive_all(end.fd, &mut bytes);
+    } else {
+        call::receive_all(end.fd, &mut bytes);
+        call::send_all(end.fd, &bytes);
+    }
+    assert!(bytes == call::pattern(0, 100), "after {what} {value}");
 }
 
 /// Sets options on and off, those that may cost time but no bytes.

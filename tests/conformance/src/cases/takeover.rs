@@ -12,7 +12,7 @@ use crate::{
     bpf, call,
     case::cases,
     end::End,
-    kcm,
+    kcm, message,
     tls::{self, Direction},
 };
 
@@ -192,17 +192,27 @@ cases! {
         right.meet();
     };
 
-    /// Timestamps with what is received.
+    /// Timestamps with what is received: sooner or later, messages come with one.
     receive_timestamps: |left| {
         let flags = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
         left.see("set", call::set(left.fd, SOCKET, SO_TIMESTAMPING, flags));
         left.see("get", call::get(left.fd, SOCKET, SO_TIMESTAMPING));
         still_there(left);
+        let found = comes_with_time(left);
+        left.see("timestamp", found);
         left.see("off", call::set(left.fd, SOCKET, SO_TIMESTAMPING, 0));
         still_there(left);
+        left.arrived(7);
+        left.see("without", message::recv(left.fd, &[7], 256, 0));
+        left.meet();
     }, |right| {
         still_there(right);
+        while right.ask() == "more" {
+            call::send_all(right.fd, b"x");
+        }
         still_there(right);
+        right.send(b"without", 0);
+        right.meet();
     };
 
     /// A timestamp of when what was sent had been acknowledged.
@@ -241,6 +251,26 @@ cases! {
         still_there(right);
         still_there(right);
     };
+}
+
+/// Asks for bytes until some come with a control message that has their time.
+fn comes_with_time(end: &mut End) -> bool {
+    let mut found = false;
+    for _ in 0..100 {
+        end.tell("more");
+        let message = message::recv(end.fd, &[1], 256, 0).expect("recvmsg");
+        found = message.control.iter().any(|(level, kind, data)| {
+            let size = 3 * size_of::<libc::timespec>();
+            (*level, *kind, data.len()) == (SOCKET, libc::SCM_TIMESTAMPING, size)
+        });
+        if found {
+            break;
+        }
+        // The kernel begins to take them a little later.
+        end.pause();
+    }
+    end.tell("enough");
+    found
 }
 
 fn tls_now(end: &mut End) {

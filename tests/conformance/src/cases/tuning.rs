@@ -2,12 +2,12 @@
 
 //! Options that change when bytes go and how many wait, but never which.
 
-use std::{net::SocketAddr, os::fd::RawFd};
+use std::{net::SocketAddr, os::fd::RawFd, time::Duration};
 
 use nix::errno::Errno;
 
-use super::{IN, OUT, fill, options::still_there, stream};
-use crate::{call, case::cases, end::End};
+use super::{IN, OUT, error, fill, options::still_there, stream};
+use crate::{call, case::cases, end::End, sysctl::Sysctl, tcp_info};
 
 const SOCKET: i32 = libc::SOL_SOCKET;
 const TCP: i32 = libc::IPPROTO_TCP;
@@ -17,6 +17,34 @@ const MUCH: usize = 1 << 20;
 
 /// Bytes of one where a segment may be larger than a buffer has become, so that TCP is slow.
 const LESS: usize = 1 << 14;
+
+/// Time that is enough for a dead peer to be found out.
+const KEPT_ALIVE: Duration = Duration::from_secs(6);
+
+/// Connections at once to a listener with few places.
+const CROWD: usize = 6;
+
+/// The setting of a machine that allows data with first segments: to clients, to servers, and to all listeners.
+const FAST_OPEN: &str = "tcp_fastopen";
+const FAST_OPEN_ALLOWED: &str = "0x403";
+
+/// The flag of TCP_INFO which says that data in the first segment was acknowledged; libc lacks it.
+const SYN_DATA: u8 = 32;
+
+/// Connections that are enough for one whose first segment has had data.
+const FAST_OPENS_MAX: usize = 10;
+
+/// The data.
+const FIRST: &[u8] = b"at once";
+
+/// How it gets there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// MSG_FASTOPEN.
+    ByFlag,
+    /// TCP_FASTOPEN_CONNECT.
+    ByOption,
+}
 
 cases! {
     /// Small buffers from the beginning.
@@ -276,6 +304,51 @@ cases! {
     }, |right| {
         fast_open(right);
     };
+
+    /// Data with the first segment, from the second connection on, where the listener's machine allows it.
+    fast_open_allowed bare: |left| {
+        fast_opens(left, First::ByFlag);
+    }, |right| {
+        fast_opens(right, First::ByFlag);
+    };
+
+    /// The same by TCP_FASTOPEN_CONNECT: connect(2) returns at once, and the segment goes with the first bytes.
+    fast_open_connect bare: |left| {
+        fast_opens(left, First::ByOption);
+    }, |right| {
+        fast_opens(right, First::ByOption);
+    };
+
+    /// More connections than a listener has places for: all are there when somebody accepts, with what was sent before.
+    backlog bare: |left| {
+        backlog(left);
+    }, |right| {
+        backlog(right);
+    };
+
+    /// A connection that nobody uses is kept alive as long as the peer answers.
+    keep_alive: |left| {
+        for (level, name, value) in [
+            (TCP, libc::TCP_KEEPIDLE, 1),
+            (TCP, libc::TCP_KEEPINTVL, 1),
+            (TCP, libc::TCP_KEEPCNT, 3),
+            (SOCKET, libc::SO_KEEPALIVE, 1),
+        ] {
+            left.see("set", call::set(left.fd, level, name, value));
+        }
+        std::thread::sleep(KEPT_ALIVE);
+        left.poll(super::ALL);
+        error(left);
+        left.meet();
+        left.meet();
+        still_there(left);
+    }, |right| {
+        right.meet();
+        right.poll(super::ALL);
+        error(right);
+        right.meet();
+        still_there(right);
+    };
 }
 
 /// SO_SNDBUF and SO_RCVBUF of 4 KiB.
@@ -343,18 +416,10 @@ fn defer_accept(end: &mut End) {
 }
 
 fn fast_open(end: &mut End) {
-    const FIRST: &[u8] = b"at once";
     if end.active {
         let address = SocketAddr::new(end.peer(), end.ask().parse().expect("a port"));
         end.fd = call::socket(&address).expect("socket");
-        let raw = nix::sys::socket::SockaddrStorage::from(address);
-        // SAFETY: Both are valid for reads of their lengths.
-        let sent = unsafe {
-            use nix::sys::socket::SockaddrLike;
-            let (at, size, flags) = (FIRST.as_ptr().cast(), FIRST.len(), libc::MSG_FASTOPEN);
-            libc::sendto(end.fd, at, size, flags, raw.as_ptr(), raw.len())
-        };
-        let sent: Result<usize, Errno> = call::check(sent);
+        let sent = send_first(end.fd, &address);
         end.see("send", sent);
         if sent.is_err() {
             end.see("connect", call::connect(end.fd, &address));
@@ -370,4 +435,129 @@ fn fast_open(end: &mut End) {
     }
     end.accelerate();
     still_there(end);
+}
+
+/// sendto(2) that connects.
+fn send_first(fd: RawFd, address: &SocketAddr) -> Result<usize, Errno> {
+    use nix::sys::socket::SockaddrLike;
+    let raw = nix::sys::socket::SockaddrStorage::from(*address);
+    let (at, size, flags) = (FIRST.as_ptr().cast(), FIRST.len(), libc::MSG_FASTOPEN);
+    // SAFETY: Both are valid for reads of their lengths.
+    call::check(unsafe { libc::sendto(fd, at, size, flags, raw.as_ptr(), raw.len()) })
+}
+
+/// Connections one after the other, until data came with a first segment. The first one may have to ask for a cookie.
+fn fast_opens(end: &mut End, first: First) {
+    if !end.active {
+        let allowed = Sysctl::set(FAST_OPEN, FAST_OPEN_ALLOWED);
+        let listener = listen(end, |end, fd| {
+            end.see("set", call::set(fd, TCP, libc::TCP_FASTOPEN, 5));
+        });
+        while end.ask() == "more" {
+            end.fd = call::accept(listener).expect("accept");
+            let mut bytes = vec![0; FIRST.len()];
+            call::receive_all(end.fd, &mut bytes);
+            assert!(bytes == FIRST);
+            call::send_all(end.fd, b"thanks");
+            assert!(call::recv(end.fd, 1, 0) == Ok(Vec::new()), "the end");
+            call::close(end.fd).expect("close");
+        }
+        end.fd = call::accept(listener).expect("accept");
+        end.recv(FIRST.len(), libc::MSG_WAITALL);
+        call::close(listener).expect("close");
+        drop(allowed);
+    } else {
+        let address = SocketAddr::new(end.peer(), end.ask().parse().expect("a port"));
+        let mut is_there = false;
+        for _ in 0..FAST_OPENS_MAX {
+            end.tell("more");
+            end.fd = connect_first(&address, first);
+            let mut bytes = [0; 6];
+            call::receive_all(end.fd, &mut bytes);
+            let info = tcp_info::get(end.fd).expect("TCP_INFO");
+            call::close(end.fd).expect("close");
+            is_there = info.tcpi_options & SYN_DATA != 0;
+            if is_there {
+                break;
+            }
+        }
+        end.see("data with the first segment", is_there);
+        end.tell("enough");
+        end.fd = connect_first(&address, first);
+    }
+    end.accelerate();
+    still_there(end);
+}
+
+/// A connection whose first segment may have data.
+fn connect_first(address: &SocketAddr, first: First) -> RawFd {
+    let fd = call::socket(address).expect("socket");
+    match first {
+        First::ByFlag => {
+            let sent = send_first(fd, address).expect("sendto");
+            assert!(sent == FIRST.len());
+        }
+        First::ByOption => {
+            call::set(fd, TCP, libc::TCP_FASTOPEN_CONNECT, 1).expect("setsockopt");
+            call::connect(fd, address).expect("connect");
+            call::send_all(fd, FIRST);
+        }
+    }
+    fd
+}
+
+/// One end has a crowd of connections, and sends the number of each on it; the other one lets them wait, and then accepts all.
+fn backlog(end: &mut End) {
+    let fds = if end.active {
+        let address = SocketAddr::new(end.peer(), end.ask().parse().expect("a port"));
+        let fds = [(); CROWD].map(|()| call::socket(&address).expect("socket"));
+        let mut waiting = Vec::new();
+        for (number, fd) in fds.into_iter().enumerate() {
+            call::set_nonblocking(fd, true).expect("fcntl");
+            end.see("connect", call::connect(fd, &address));
+            if call::send(fd, &[number as u8], libc::MSG_NOSIGNAL).is_err() {
+                waiting.push(number);
+            }
+        }
+        end.note(format!("{} could not send at once", waiting.len()));
+        end.meet();
+        for number in waiting {
+            end.fd = fds[number];
+            end.polled(OUT);
+            call::send_all(end.fd, &[number as u8]);
+        }
+        for (number, fd) in fds.into_iter().enumerate() {
+            call::set_nonblocking(fd, false).expect("fcntl");
+            let mut reply = [0];
+            call::receive_all(fd, &mut reply);
+            end.see("number", reply == [number as u8]);
+        }
+        fds
+    } else {
+        let any = SocketAddr::new(end.address(), 0);
+        let listener = call::socket(&any).expect("socket");
+        call::listen(listener, &any, 1).expect("listen");
+        end.tell(call::local(listener).expect("getsockname").port());
+        end.meet();
+        // Who sends waits for all before it: none may keep the others from their places.
+        let accepted = [(); CROWD].map(|()| call::accept(listener).expect("accept"));
+        let mut fds = [-1; CROWD];
+        for fd in accepted {
+            let mut number = [0];
+            call::receive_all(fd, &mut number);
+            call::send_all(fd, &number);
+            let place = &mut fds[usize::from(number[0])];
+            assert!(*place < 0, "{} came twice", number[0]);
+            *place = fd;
+        }
+        end.fd = listener;
+        end.poll(IN);
+        call::close(listener).expect("close");
+        fds
+    };
+    for fd in fds {
+        end.fd = fd;
+        end.accelerate();
+        still_there(end);
+    }
 }

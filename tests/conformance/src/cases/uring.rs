@@ -2,19 +2,33 @@
 
 //! io_uring. What it reads into stays for as long as the process.
 
-use io_uring::{opcode, squeue, types};
+use io_uring::{cqueue, opcode, squeue, types};
 
-use super::calls::unbroken;
+use super::{calls::unbroken, fill, reset};
 use crate::{
     call,
     case::cases,
     end::End,
     splice,
-    uring::{self, Uring},
+    stream,
+    uring::{self, Buffers, Uring}, //
 };
 
 /// Size of each buffer that is provided.
 const PROVIDED: usize = 16;
+
+/// Messages for a ring of buffers; some need two of these.
+const MESSAGES: &[&str] = &[
+    "a",
+    "bcd",
+    "0123456789abcdef",
+    "0123456789abcdef0123",
+    "e",
+    "fg",
+    "0123456789abcdefghijklmnop",
+    "h",
+    "the last one",
+];
 
 cases! {
     /// send and recv of what is there.
@@ -247,6 +261,131 @@ cases! {
             }
         }
         ring.see(right, "end", 1);
+        right.meet();
+    };
+
+    /// The same with a ring of buffers, each of which is given back: there is one for any number of messages.
+    ring_of_buffers: |left| {
+        for text in MESSAGES {
+            left.ask();
+            left.send(text.as_bytes(), 0);
+        }
+        left.shutdown(libc::SHUT_WR);
+        left.meet();
+    }, |right| {
+        let mut ring = Uring::new();
+        let buffers = Buffers::register(&ring, 4, 1);
+        right.see("register", buffers.as_ref().map(drop).map_err(|errno| *errno));
+        let mut buffers = buffers.expect("buffers");
+        ring.submit(0, &[opcode::RecvMulti::new(types::Fd(right.fd), 1).build()]);
+        for text in MESSAGES {
+            right.tell("next");
+            let mut left = text.len();
+            while left > 0 {
+                let entry = ring.wait(1).remove(0);
+                let count = uring::result(&entry).expect("bytes");
+                let number = cqueue::buffer_select(entry.flags()).expect("a buffer");
+                let more = cqueue::more(entry.flags());
+                let what = format!("more {more}, buffer {number}");
+                right.see(&what, buffers.bytes(number, count));
+                buffers.give(number);
+                left -= count;
+            }
+        }
+        ring.see(right, "end", 1);
+        right.meet();
+    };
+
+    /// One recv for many messages, of which a reset is the last.
+    many_and_reset: |left| {
+        left.send(b"abc", 0);
+        left.meet();
+        reset(left);
+        left.meet();
+    }, |right| {
+        let mut ring = Uring::new();
+        let (at, _) = room(8 * PROVIDED);
+        let provide = opcode::ProvideBuffers::new(at, PROVIDED as i32, 8, 1, 0).build();
+        ring.submit(0, &[provide]);
+        ring.see(right, "provide", 1);
+        ring.submit(0, &[opcode::RecvMulti::new(types::Fd(right.fd), 1).build()]);
+        ring.see(right, "recv", 1);
+        right.see("bytes", bytes((at, 3)));
+        right.meet();
+        ring.see(right, "reset", 1);
+        right.poll(super::ALL);
+        super::error(right);
+        right.recv(10, 0);
+        right.meet();
+    };
+
+    /// One poll for many messages, until it is removed.
+    many_polls: |left| {
+        for _ in 0..3 {
+            left.meet();
+            left.send(b"abc", 0);
+        }
+        left.meet();
+    }, |right| {
+        let mut ring = Uring::new();
+        let poll = opcode::PollAdd::new(types::Fd(right.fd), libc::POLLIN as u32).multi(true);
+        ring.submit(0, &[poll.build()]);
+        right.see("quiet", ring.is_quiet());
+        for _ in 0..3 {
+            right.meet();
+            ring.see(right, "poll", 1);
+            right.recv(10, 0);
+        }
+        right.see("quiet", ring.is_quiet());
+        ring.submit(1, &[opcode::PollRemove::new(0).build()]);
+        ring.see(right, "remove", 2);
+        right.meet();
+    };
+
+    /// A recv that is linked to a poll.
+    poll_and_recv: |left| {
+        for text in ["abc", "defg"] {
+            left.meet();
+            left.send(text.as_bytes(), 0);
+        }
+        left.meet();
+        left.shutdown(libc::SHUT_WR);
+        left.meet();
+    }, |right| {
+        let mut ring = Uring::new();
+        let fd = types::Fd(right.fd);
+        for _ in 0..3 {
+            let to = room(10);
+            let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).build();
+            ring.submit(0, &[
+                poll.flags(squeue::Flags::IO_LINK),
+                recv(right, to, libc::MSG_DONTWAIT),
+            ]);
+            right.see("quiet", ring.is_quiet());
+            right.meet();
+            ring.see(right, "linked", 2);
+            right.see("bytes", bytes(to));
+        }
+        right.meet();
+    };
+
+    /// A send that waits for room is cancelled: nothing of it comes.
+    send_cancelled: |left| {
+        let sent = fill(left);
+        let mut ring = Uring::new();
+        ring.submit(0, &[send(left, call::pattern(0, 1000).leak(), 0)]);
+        left.see("quiet", ring.is_quiet());
+        ring.submit(1, &[opcode::AsyncCancel::new(0).build()]);
+        ring.see(left, "cancelled", 2);
+        left.tell(sent);
+        left.meet();
+        left.send(b"and on", 0);
+        left.meet();
+    }, |right| {
+        stream::receive_told(right, 0);
+        right.meet();
+        right.drain(6);
+        right.recv(1, libc::MSG_DONTWAIT);
         right.meet();
     };
 

@@ -183,7 +183,7 @@ macro_rules! groups {
 groups! {
     calls: calls flags messages faults splicing uring zerocopy urgent;
     blocking: blocking nonblocking interrupted stopped threads;
-    volumes: volumes wakeups;
+    volumes: volumes boundary wakeups;
     readiness: readiness epoll edges sigio;
     ends: ended ending leaving reset reuse;
     descriptors: descriptors processes;
