@@ -8,6 +8,8 @@ use std::{
     net::SocketAddr,
     os::fd::RawFd,
     sync::atomic::Ordering::Relaxed, //
+    thread,
+    time::Duration,
 };
 
 use crate::{
@@ -25,6 +27,9 @@ const ANSWER_MS: i32 = 5_000;
 
 /// How often who waits for datagrams looks whether he is to stop, in milliseconds.
 const STOP_PERIOD_MS: i32 = 100;
+
+/// Time until who is patient tries again after an error, in microseconds.
+const AGAIN_US: u64 = 10_000;
 
 /// The largest datagram of IPv4.
 const MAX: usize = 65_507;
@@ -88,12 +93,30 @@ impl Sizes {
     }
 }
 
-/// Sends `count` datagrams, with the numbers from `first` on, or until it is told to stop.
+/// Whether an error is one that a network has while its other end is away: who is patient goes on after it. Nothing was sent then.
+fn is_passing(errno: sys::Errno) -> bool {
+    [
+        libc::EHOSTUNREACH,
+        libc::ENETUNREACH,
+        libc::ENETDOWN,
+        libc::ENOBUFS,
+    ]
+    .contains(&errno)
+}
+
+fn is_patient(order: &Order) -> bool {
+    order.find("patient").unwrap_or(0) == 1
+}
+
+/// Sends `count` datagrams, with the numbers from `first` on, or until it is told to stop; after each one it sleeps for `gap_us`
+/// microseconds.
 pub(crate) fn blast(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answer, String> {
     let (first, count): (u64, u64) = (order.get("first")?, order.find("count").unwrap_or(u64::MAX));
     let to: Option<SocketAddr> = order.find("to");
     let (segment, now) = (order.find("segment").unwrap_or(0), order.find("mode"));
     let now = now.is_some_and(|mode: String| mode == "never");
+    let gap: Option<u64> = order.find("gap_us");
+    let is_patient = is_patient(order);
     let mut sizes = Sizes::new(order)?;
     let (mut sent, mut error) = (0, None);
     while sent < count && !tx.stop.load(Relaxed) {
@@ -101,12 +124,19 @@ pub(crate) fn blast(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answer, 
         match sys::send_datagram(fd, &bytes, to.as_ref(), segment, now) {
             Ok(len) if len == bytes.len() => sent += 1,
             Ok(len) => return Err(format!("{len} bytes of {} were sent", bytes.len())),
+            Err(errno) if is_patient && is_passing(errno) => {
+                thread::sleep(Duration::from_micros(AGAIN_US));
+                continue;
+            }
             Err(errno) => {
                 error = Some(errno);
                 break;
             }
         }
         tx.at.store(first + sent, Relaxed);
+        if let Some(gap) = gap {
+            thread::sleep(Duration::from_micros(gap));
+        }
     }
     tx.stop.store(false, Relaxed);
     Ok(error
@@ -116,7 +146,8 @@ pub(crate) fn blast(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answer, 
         .with("sent", sent))
 }
 
-/// Receives datagrams until `count` have come, or none has for `timeout` milliseconds, and says what they were like.
+/// Receives datagrams until `count` have come, or none has for `timeout` milliseconds, and says what they were like. Who is patient waits
+/// for that silence only when it was told that it is enough.
 pub(crate) fn gather(fd: RawFd, rx: &Direction, order: &Order) -> Result<Answer, String> {
     let (count, timeout): (u64, i32) = (
         order.find("count").unwrap_or(u64::MAX),
@@ -124,13 +155,19 @@ pub(crate) fn gather(fd: RawFd, rx: &Direction, order: &Order) -> Result<Answer,
     );
     // Parts of datagrams have no numbers of their own.
     let raw = order.find("raw").unwrap_or(0) == 1;
+    let is_patient = is_patient(order);
     let mut buffer = vec![0; MAX + 1];
     let (mut seen, mut bytes) = (BTreeSet::new(), 0);
     let (mut received, mut disordered, mut doubled, mut last) = (0, 0, 0, None);
     let mut error = None;
     while received < count {
+        // What comes between the two is not silence.
+        let is_enough = !is_patient || rx.stop.load(Relaxed);
         if sys::poll(fd, libc::POLLIN, timeout).map_err(sys::name)? == 0 {
-            break;
+            if is_enough {
+                break;
+            }
+            continue;
         }
         match sys::recv(fd, &mut buffer, 0) {
             Ok(len) => {
@@ -152,7 +189,13 @@ pub(crate) fn gather(fd: RawFd, rx: &Direction, order: &Order) -> Result<Answer,
             }
         }
     }
+    rx.stop.store(false, Relaxed);
     let (first, last) = (seen.first().copied(), seen.last().copied());
+    let pairs = seen.iter().zip(seen.iter().skip(1));
+    let gaps: Vec<(u64, u64)> = pairs
+        .filter(|(before, after)| *after - *before > 1)
+        .map(|(before, after)| (before + 1, after - 1))
+        .collect();
     let span = last.zip(first).map_or(0, |(last, first)| last - first + 1);
     Ok(error
         .map_or_else(Answer::default, |errno| {
@@ -163,6 +206,8 @@ pub(crate) fn gather(fd: RawFd, rx: &Direction, order: &Order) -> Result<Answer,
         .with("disordered", disordered)
         .with("doubled", doubled)
         .with("lost", span - seen.len() as u64)
+        .with("first_lost", gaps.first().map_or(0, |gap| gap.0))
+        .with("last_lost", gaps.last().map_or(0, |gap| gap.1))
         .with("first", first.unwrap_or(0))
         .with("last", last.unwrap_or(0)))
 }
@@ -170,13 +215,17 @@ pub(crate) fn gather(fd: RawFd, rx: &Direction, order: &Order) -> Result<Answer,
 /// Sends each of `count` datagrams back to where it came from, or until it is told to stop.
 pub(crate) fn echo(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answer, String> {
     let count: u64 = order.find("count").unwrap_or(u64::MAX);
+    let is_patient = is_patient(order);
     let mut buffer = vec![0; MAX + 1];
     let mut rounds = 0;
     while rounds < count && !tx.stop.load(Relaxed) {
         if sys::poll(fd, libc::POLLIN, STOP_PERIOD_MS).map_err(sys::name)? == 0 {
             continue;
         }
-        let len = sys::echo(fd, &mut buffer).map_err(sys::name)?;
+        let len = match sys::echo(fd, &mut buffer) {
+            Err(errno) if is_patient && is_passing(errno) => continue,
+            result => result.map_err(sys::name)?,
+        };
         number(&buffer[..len])?;
         rounds += 1;
         tx.at.store(rounds, Relaxed);
@@ -186,19 +235,26 @@ pub(crate) fn echo(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answer, S
 }
 
 /// Sends `count` datagrams, or until it is told to stop, one after the answer to the other, which must be the same. One whose answer does not
-/// come in time is sent again, and counted.
+/// come in time is sent again, and counted; who is patient does that as often as need be.
 pub(crate) fn exchange(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answer, String> {
     let (first, count): (u64, u64) = (order.get("first")?, order.find("count").unwrap_or(u64::MAX));
     let to: Option<SocketAddr> = order.find("to");
+    let is_patient = is_patient(order);
     let mut sizes = Sizes::new(order)?;
     let mut buffer = vec![0; MAX + 1];
     let (mut rounds, mut again) = (0, 0);
     while rounds < count && !tx.stop.load(Relaxed) {
         let bytes = content(first + rounds, sizes.next(rounds));
-        sys::send_datagram(fd, &bytes, to.as_ref(), 0, false).map_err(sys::name)?;
+        match sys::send_datagram(fd, &bytes, to.as_ref(), 0, false) {
+            Err(errno) if is_patient && is_passing(errno) => {
+                thread::sleep(Duration::from_micros(AGAIN_US));
+                continue;
+            }
+            result => result.map_err(sys::name)?,
+        };
         if sys::poll(fd, libc::POLLIN, ANSWER_MS).map_err(sys::name)? == 0 {
             again += 1;
-            if again > 10 {
+            if again > 10 && !is_patient {
                 return Err(format!(
                     "no answer in round {rounds}, {} bytes",
                     bytes.len()
@@ -206,7 +262,14 @@ pub(crate) fn exchange(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answe
             }
             continue;
         }
-        let len = sys::recv(fd, &mut buffer, 0).map_err(sys::name)?;
+        let len = match sys::recv(fd, &mut buffer, 0) {
+            // Whether the answer comes nevertheless is not known.
+            Err(errno) if is_patient && is_passing(errno) => {
+                again += 1;
+                continue;
+            }
+            result => result.map_err(sys::name)?,
+        };
         if buffer[..len] != bytes {
             number(&buffer[..len])?;
             // A late answer to one that was sent twice.

@@ -156,9 +156,10 @@ fn obey(order: &Order) -> Result<Answer, String> {
             add(fd)
         }
         "accept" => add(sys::accept(socket(order)?.fd).map_err(sys::name)?),
-        "udp" => {
+        "udp" | "udp-lite" => {
             let address: SocketAddr = order.get("address")?;
-            let fd = sys::udp(&address).map_err(sys::name)?;
+            let is_lite = order.verb == "udp-lite";
+            let fd = sys::udp(&address, is_lite).map_err(sys::name)?;
             if let Some(to) = order.find::<SocketAddr>("to") {
                 sys::connect(fd, &to).map_err(sys::name)?;
             }
@@ -181,6 +182,18 @@ fn obey(order: &Order) -> Result<Answer, String> {
         "stop" => {
             socket(order)?.tx.stop.store(true, Relaxed);
             Ok(Answer::default())
+        }
+        "enough" => {
+            socket(order)?.rx.stop.store(true, Relaxed);
+            Ok(Answer::default())
+        }
+        "join" => {
+            let (group, at) = (order.get("group")?, order.get("at")?);
+            Ok(outcome(sys::join(socket(order)?.fd, group, at)))
+        }
+        "filter" => {
+            let longest: u32 = order.get("longest")?;
+            Ok(outcome(sys::attach_filter(socket(order)?.fd, longest)))
         }
         "progress" => {
             let socket = socket(order)?;
@@ -282,6 +295,9 @@ fn set(order: &Order) -> Result<Answer, String> {
         "send-timeout" => sys::set_option(fd, level, libc::SO_SNDTIMEO, time),
         "receive-low-water" => sys::set_option(fd, level, libc::SO_RCVLOWAT, value),
         "receive-buffer" => sys::set_option(fd, level, libc::SO_RCVBUF, value),
+        "receive-buffer-force" => sys::set_option(fd, level, libc::SO_RCVBUFFORCE, value),
+        "broadcast" => sys::set_option(fd, level, libc::SO_BROADCAST, value),
+        "ip-options" => sys::set_option(fd, libc::IPPROTO_IP, libc::IP_OPTIONS, value),
         "send-buffer" => sys::set_option(fd, level, libc::SO_SNDBUF, value),
         "tos" => sys::set_option(fd, libc::IPPROTO_IP, libc::IP_TOS, value),
         "nodelay" => sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, value),

@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     os::fd::RawFd,
     ptr,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -363,20 +363,56 @@ pub(crate) fn listen(fd: RawFd, address: &SocketAddr) -> Result<(), Errno> {
     check_int(unsafe { libc::listen(fd, 512) }).map(drop)
 }
 
-/// A UDP socket that is bound to `address`.
-pub(crate) fn udp(address: &SocketAddr) -> Result<RawFd, Errno> {
+/// A socket of UDP, or of UDP-Lite, that is bound to `address`.
+pub(crate) fn udp(address: &SocketAddr, is_lite: bool) -> Result<RawFd, Errno> {
+    let protocol = if is_lite { libc::IPPROTO_UDPLITE } else { 0 };
     let family = if address.is_ipv4() {
         libc::AF_INET
     } else {
         libc::AF_INET6
     };
     // SAFETY: No memory is passed.
-    let fd = check_int(unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    let fd = check_int(unsafe {
+        libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, protocol)
+    })?;
     with_address(address, |raw, size| {
         // SAFETY: As in `connect`.
         check_int(unsafe { libc::bind(fd, raw, size) })
     })?;
     Ok(fd)
+}
+
+/// Lets a socket have what is sent to a group, at the interface that has the address `at`.
+pub(crate) fn join(fd: RawFd, group: Ipv4Addr, at: Ipv4Addr) -> Result<(), Errno> {
+    let raw = |address: Ipv4Addr| libc::in_addr {
+        s_addr: u32::from(address).to_be(),
+    };
+    let request = libc::ip_mreq {
+        imr_multiaddr: raw(group),
+        imr_interface: raw(at),
+    };
+    set_option(fd, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, request)
+}
+
+/// Lets a socket of UDP have no datagram with more than `longest` bytes: a program for packets, which sees them from the UDP header on.
+pub(crate) fn attach_filter(fd: RawFd, longest: u32) -> Result<(), Errno> {
+    const LOAD_LENGTH: u16 = 0x80;
+    const JUMP_IF_GREATER: u16 = 0x25;
+    const RETURN: u16 = 0x06;
+    const UDP_HEADER: u32 = 8;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut steps = [
+        step(LOAD_LENGTH, 0, 0, 0),
+        step(JUMP_IF_GREATER, 1, 0, UDP_HEADER + longest),
+        step(RETURN, 0, 0, u32::MAX),
+        step(RETURN, 0, 0, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: steps.len() as u16,
+        filter: steps.as_mut_ptr(),
+    };
+    // The kernel copies the steps during the call.
+    set_option(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, program)
 }
 
 /// Sends a datagram: sendmsg(2), with UDP_SEGMENT in a control message if `segment` is not 0.
@@ -523,6 +559,11 @@ pub(crate) fn name(errno: Errno) -> String {
         libc::EINPROGRESS => "EINPROGRESS".into(),
         libc::EINTR => "EINTR".into(),
         libc::EINVAL => "EINVAL".into(),
+        libc::EPERM => "EPERM".into(),
+        libc::EPROTONOSUPPORT => "EPROTONOSUPPORT".into(),
+        libc::ENETDOWN => "ENETDOWN".into(),
+        libc::ENETUNREACH => "ENETUNREACH".into(),
+        libc::ENOBUFS => "ENOBUFS".into(),
         libc::EMSGSIZE => "EMSGSIZE".into(),
         libc::ENOENT => "ENOENT".into(),
         libc::ENOTCONN => "ENOTCONN".into(),

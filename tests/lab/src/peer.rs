@@ -231,8 +231,26 @@ impl Peer {
         address: SocketAddr,
         to: Option<SocketAddr>,
     ) -> Result<Socket> {
+        self.datagrams("udp", address, to)
+    }
+
+    /// The same with UDP-Lite.
+    pub(crate) fn udp_lite(
+        self: &Arc<Self>,
+        address: SocketAddr,
+        to: Option<SocketAddr>,
+    ) -> Result<Socket> {
+        self.datagrams("udp-lite", address, to)
+    }
+
+    fn datagrams(
+        self: &Arc<Self>,
+        verb: &str,
+        address: SocketAddr,
+        to: Option<SocketAddr>,
+    ) -> Result<Socket> {
         let to = to.map_or(String::new(), |to| format!(" to={to}"));
-        self.order(&format!("udp address={address}{to}"))?
+        self.order(&format!("{verb} address={address}{to}"))?
             .wait()
             .map(|answer| self.socket(&answer))
     }

@@ -59,7 +59,7 @@ const DOM0_PROGRAMS: [&str; 27] = [
 ];
 
 /// Modules of a guest.
-const GUEST_MODULES: [&str; 17] = [
+const GUEST_MODULES: [&str; 18] = [
     "xen-netfront",
     "xenfs",
     "xen-evtchn",
@@ -74,6 +74,7 @@ const GUEST_MODULES: [&str; 17] = [
     "kcm",
     "dummy",
     "veth",
+    "nft_ct",
     "nft_chain_nat",
     "nft_masq",
     "nft_nat",

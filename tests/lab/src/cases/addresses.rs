@@ -37,14 +37,15 @@ const MODULES: &str =
     "for module in veth nft_chain_nat nft_masq nft_nat; do modprobe $module || :; done";
 
 /// What a test has changed in a machine, with the line that changes it back.
-struct Change<'a> {
+pub(super) struct Change<'a> {
     bench: &'a Bench,
     machine: Machine,
     undo: String,
 }
 
 impl<'a> Change<'a> {
-    fn make(bench: &'a Bench, machine: Machine, line: &str, undo: &str) -> Result<Self> {
+    /// Runs a line that changes something; `undo` runs when it is dropped.
+    pub(super) fn make(bench: &'a Bench, machine: Machine, line: &str, undo: &str) -> Result<Self> {
         let change = Self {
             bench,
             machine,

@@ -3,178 +3,53 @@
 //! UDP through the ring: nothing wrong, nothing doubled, nothing out of order, whatever changes meanwhile; and what the network
 //! would do to it happens to it.
 
+mod claims;
+mod flow;
+mod losses;
+mod others;
+mod room;
+mod rules;
+mod stream;
+
+pub(super) use claims::{
+    false_address,
+    false_address_ipv6,
+    false_source,
+    false_source_ipv6, //
+};
+pub(super) use losses::{
+    nothing_lost_at_entry, nothing_lost_at_expiry, nothing_lost_at_unload, suspended_under_load,
+};
+pub(super) use others::{broadcast, left_alone, multicast, socket_filter, udp_lite};
+pub(super) use room::{full_ring, full_ring_blocks, full_ring_times_out, receive_buffer_is_full};
+pub(super) use rules::{
+    conntracked, dom0_filters, dom0_filters_from_the_beginning, receiver_filters,
+    receiver_filters_from_the_beginning, sender_filters, sender_filters_at_its_device,
+    sender_filters_from_the_beginning,
+};
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Result, ensure};
 use lab_driver::Machine;
 
+use self::flow::{
+    Flow,
+    LONG,
+    Naming,
+    ROUNDS,
+    all_through_ring,
+    gather,
+    in_order,
+    through_ring, //
+};
 use crate::{
     bench::{Bench, GUEST1, GUEST2, GUESTS},
-    peer::{Answer, Pending, Socket},
     travel,
 };
 
-/// A flow stays in the ring for as long as a test may take.
-const LONG: &str = "udp=3600";
-
-/// Round trips of an exchange.
-const ROUNDS: u64 = 300;
-
 /// Sizes that are the first or last of their kind: of packets, pages, and what a datagram can have.
 const SIZES: &str = "sizes=0,1,7,8,9,1472,1473,2048,3500,3501,4064,4096,8192,20000,65507";
-
-/// Time for datagrams that are on their way, in milliseconds; afterwards they are lost.
-const SILENCE_MS: u64 = 3_000;
-
-/// Two sockets, the port of the first one, and the address of the second one.
-struct Flow {
-    a: Socket,
-    b: Socket,
-    from: u16,
-    to: SocketAddr,
-}
-
-/// How the first socket names the second one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Naming {
-    /// Once, by connect(2).
-    Connected,
-    /// In each call.
-    Each,
-}
-
-impl Flow {
-    /// Sockets of both guests: the first one at `from`, the second one at `to`.
-    fn new(bench: &Bench, from: IpAddr, to: IpAddr, naming: Naming) -> Result<Self> {
-        let (from, to) = (
-            SocketAddr::new(from, bench.port()),
-            SocketAddr::new(to, bench.port()),
-        );
-        // A socket of both families names addresses of IPv4 in its own way.
-        let at = match (from, to) {
-            (SocketAddr::V4(_), SocketAddr::V6(v6)) => match v6.ip().to_ipv4_mapped() {
-                Some(v4) => SocketAddr::new(v4.into(), to.port()),
-                None => to,
-            },
-            _ => to,
-        };
-        let b = bench.peer(GUEST2)?.udp(unmapped(at), None)?;
-        let connected = (naming == Naming::Connected).then_some(to);
-        let a = bench.peer(GUEST1)?.udp(from, connected)?;
-        let from = from.port();
-        Ok(Self { a, b, from, to })
-    }
-
-    /// The usual ones.
-    fn usual(bench: &Bench, naming: Naming) -> Result<Self> {
-        let (from, to) = (GUEST1.address(), GUEST2.address());
-        Self::new(bench, from.into(), to.into(), naming)
-    }
-
-    /// The usual ones, in the ring both ways.
-    fn in_ring(bench: &Bench) -> Result<Self> {
-        bench.reload(LONG)?;
-        let flow = Self::usual(bench, Naming::Connected)?;
-        flow.enter(bench)?;
-        Ok(flow)
-    }
-
-    /// Round trips, of which no datagram may be lost or changed.
-    fn exchange(&self, naming: Naming, rounds: u64, sizes: &str) -> Result<()> {
-        let echo = self.b.start(&format!("echo count={rounds}"))?;
-        let to = match naming {
-            Naming::Connected => String::new(),
-            Naming::Each => format!("to={}", self.to),
-        };
-        let order = format!("exchange {to} first=1 count={rounds} {sizes}");
-        let answer = self.a.call(&order)?;
-        ensure!(
-            answer.number("rounds") == rounds && answer.number("again") == 0,
-            "{} round trips, {} lost",
-            answer.number("rounds"),
-            answer.number("again")
-        );
-        echo.wait().map(drop)
-    }
-
-    /// Exchanges until both ways lead through the ring.
-    fn enter(&self, bench: &Bench) -> Result<()> {
-        bench.wait("the flows are in the ring", || {
-            self.exchange(Naming::Each, 4, "size=100")?;
-            self.is_in_ring(bench)
-        })
-    }
-
-    /// Whether both ways lead through the ring.
-    fn is_in_ring(&self, bench: &Bench) -> Result<bool> {
-        Ok(self.state(bench, GUEST1)? == "Ring" && self.state(bench, GUEST2)? == "Ring")
-    }
-
-    /// Where the datagrams go that leave a guest: `Network`, `Ring`, or in between; empty if the module does not know the flow.
-    fn state(&self, bench: &Bench, guest: Machine) -> Result<String> {
-        let (mut source, mut destination) = (self.from, self.to.port());
-        if guest == GUEST2 {
-            std::mem::swap(&mut source, &mut destination);
-        }
-        let report = bench.report(guest, "flows")?;
-        let words = [
-            "direction=out".to_owned(),
-            format!("source_port={source}"),
-            format!("destination_port={destination}"),
-        ];
-        let is_it = |line: &&str| {
-            let mut all = words.iter();
-            all.all(|word| line.split_whitespace().any(|other| other == word))
-        };
-        let line = report.lines().find(is_it).unwrap_or_default();
-        let state = line
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("state="));
-        Ok(state.unwrap_or_default().to_owned())
-    }
-
-    fn close(self) -> Result<()> {
-        self.a.close()?;
-        self.b.close()
-    }
-}
-
-/// An address as a socket of its own family has it.
-fn unmapped(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V6(v6) => v6
-            .to_ipv4_mapped()
-            .map_or(address, |v4| SocketAddr::new(v4.into(), address.port())),
-        IpAddr::V4(_) => address,
-    }
-}
-
-/// Datagrams that went through the ring out of a guest.
-fn through_ring(bench: &Bench, guest: Machine) -> Result<u64> {
-    bench.counter(guest, "udp_tx_datagrams")
-}
-
-/// Exchanges, all through the ring.
-fn all_through_ring(
-    bench: &Bench,
-    flow: &Flow,
-    naming: Naming,
-    rounds: u64,
-    sizes: &str,
-) -> Result<()> {
-    let count = |guest: &Machine| through_ring(bench, *guest);
-    let before = GUESTS.iter().map(count).collect::<Result<Vec<_>>>()?;
-    flow.exchange(naming, rounds, sizes)?;
-    let after = GUESTS.iter().map(count).collect::<Result<Vec<_>>>()?;
-    for (before, after) in before.iter().zip(&after) {
-        ensure!(
-            after - before == rounds,
-            "{} of {rounds} went through the ring",
-            after - before
-        );
-    }
-    Ok(())
-}
 
 fn round_trips_of(bench: &Bench, from: IpAddr, to: IpAddr) -> Result<()> {
     for naming in [Naming::Connected, Naming::Each] {
@@ -199,25 +74,6 @@ pub(super) fn round_trips_ipv6(bench: &Bench) -> Result<()> {
     round_trips_of(bench, GUEST1.address6().into(), GUEST2.address6().into())?;
     let mapped = GUEST2.address().to_ipv6_mapped();
     round_trips_of(bench, Ipv6Addr::UNSPECIFIED.into(), mapped.into())
-}
-
-/// What a receiver said is in order, and nothing of it came twice.
-fn in_order(answer: Answer) -> Result<Answer> {
-    let answer = answer.clean()?;
-    for what in ["disordered", "doubled"] {
-        ensure!(
-            answer.number(what) == 0,
-            "{} datagrams {what}",
-            answer.number(what)
-        );
-    }
-    ensure!(answer.number("received") > 0, "nothing came");
-    Ok(answer)
-}
-
-/// Starts to receive until nothing has come for a while.
-fn gather(socket: &Socket) -> Result<Pending> {
-    socket.start(&format!("gather timeout={SILENCE_MS}"))
 }
 
 /// A stream that begins on the network and goes on through the ring stays in order, without a gap at the switch.
@@ -318,124 +174,6 @@ pub(super) fn nobody_listens(bench: &Bench) -> Result<()> {
     flow.a.close()
 }
 
-/// A rule of the receiving guest holds for what comes through the ring, from the moment that it is there.
-pub(super) fn receiver_filters(bench: &Bench) -> Result<()> {
-    let flow = Flow::in_ring(bench)?;
-    let port = flow.to.port();
-    bench.shell(
-        GUEST2,
-        &format!("nft 'table inet lab {{ chain input {{ type filter hook input priority 0; udp dport {port} counter drop; }}; }}'"),
-    )?;
-    let result = dropped(bench, &flow);
-    bench.shell(GUEST2, "nft delete table inet lab")?;
-    result?;
-    flow.exchange(Naming::Connected, ROUNDS, "max=1400")?;
-    flow.close()
-}
-
-fn dropped(bench: &Bench, flow: &Flow) -> Result<()> {
-    let gathering = flow.b.start("gather timeout=1000")?;
-    flow.a.call("blast first=1 count=50 size=100")?.clean()?;
-    let came = gathering.wait()?.number("received");
-    ensure!(came == 0, "{came} datagrams passed the rule");
-    let rules = bench.shell(GUEST2, "nft list table inet lab")?;
-    ensure!(
-        rules.contains("packets 50 "),
-        "the rule has not seen all: {rules}"
-    );
-    Ok(())
-}
-
-/// A flow that a rule of the receiving guest drops from the beginning does not get to the ring.
-pub(super) fn receiver_filters_from_the_beginning(bench: &Bench) -> Result<()> {
-    bench.reload(LONG)?;
-    let flow = Flow::usual(bench, Naming::Connected)?;
-    let port = flow.to.port();
-    bench.shell(
-        GUEST2,
-        &format!("nft 'table inet lab {{ chain input {{ type filter hook input priority 0; udp dport {port} drop; }}; }}'"),
-    )?;
-    let result = stays_on_network(bench, &flow, "not-seen");
-    bench.shell(GUEST2, "nft delete table inet lab")?;
-    result?;
-    flow.close()
-}
-
-/// Sends until the request for a flow has been given up for `reason`: none of it has gone through the ring.
-fn stays_on_network(bench: &Bench, flow: &Flow, reason: &str) -> Result<()> {
-    // There is a channel: what does not come does not make the receiver want one, and it may be the one to offer.
-    bench.pair()?.finish()?;
-    let before = bench.declines(GUEST1, reason)?;
-    bench.wait("the request is given up", || {
-        flow.a
-            .call(&format!("blast to={} first=1 count=5 size=100", flow.to))?;
-        Ok(bench.declines(GUEST1, reason)? != before)
-    })?;
-    ensure!(
-        through_ring(bench, GUEST1)? == 0,
-        "datagrams went through a ring"
-    );
-    Ok(())
-}
-
-/// A rule in Dom0 against a flow holds, at the latest, when the flow's time in the ring is over.
-pub(super) fn dom0_filters(bench: &Bench) -> Result<()> {
-    bench.reload("udp=1")?;
-    let flow = Flow::usual(bench, Naming::Connected)?;
-    flow.enter(bench)?;
-    let port = flow.to.port();
-    bench.shell(
-        Machine::Dom0,
-        &format!("nft 'table bridge lab {{ chain forward {{ type filter hook forward priority 0; udp dport {port} drop; }}; }}'"),
-    )?;
-    let silence = bench.wait("nothing comes any more", || {
-        let gathering = flow.b.start("gather timeout=500")?;
-        flow.a.call("blast first=1 count=20 size=100")?.clean()?;
-        Ok(gathering.wait()?.number("received") == 0)
-    });
-    bench.shell(Machine::Dom0, "nft delete table bridge lab")?;
-    silence?;
-    flow.enter(bench)?;
-    flow.close()
-}
-
-/// An address that a guest announces, and that the network leads elsewhere: it gets nothing.
-pub(super) fn false_address(bench: &Bench) -> Result<()> {
-    bench.reload(LONG)?;
-    let theirs = Machine::Dom0.address();
-    // It answers no question about the address on the network, so that the true owner has it there.
-    let ignore = |how: u8| format!("echo {how} >/proc/sys/net/ipv4/conf/all/arp_ignore");
-    bench.shell(
-        GUEST2,
-        &format!(
-            "{}; ip address add {theirs}/32 scope host dev eth0",
-            ignore(3)
-        ),
-    )?;
-    bench.set_dirty();
-    let result = gets_nothing(bench, theirs.into());
-    bench.shell(
-        GUEST2,
-        &format!("ip address del {theirs}/32 dev eth0; {}", ignore(0)),
-    )?;
-    result
-}
-
-fn gets_nothing(bench: &Bench, address: IpAddr) -> Result<()> {
-    bench.wait("the address is announced", || {
-        bench.sees(GUEST1, &address.to_string())
-    })?;
-    let flow = Flow::new(bench, GUEST1.address().into(), address, Naming::Each)?;
-    stays_on_network(bench, &flow, "not-proven")?;
-    ensure!(
-        bench.counter(GUEST1, "udp_probes_sent")? > 0,
-        "nothing was asked"
-    );
-    let answer = flow.b.call("gather timeout=500")?;
-    ensure!(answer.number("received") == 0, "the liar got datagrams");
-    flow.close()
-}
-
 /// A peer that has no module, or leaves UDP alone.
 pub(super) fn peer_without(bench: &Bench) -> Result<()> {
     bench.unload_all()?;
@@ -506,41 +244,6 @@ pub(super) fn unloaded_between_round_trips(bench: &Bench) -> Result<()> {
         echo.wait()?;
         flow.close()?;
     }
-    Ok(())
-}
-
-/// A receiver that stands still: who sends is told to come again, and has room a moment later, since there may be others to send to.
-pub(super) fn full_ring(bench: &Bench) -> Result<()> {
-    let flow = Flow::in_ring(bench)?;
-    let pause = |verb: &str| bench.shell(Machine::Dom0, &format!("xl {verb} {GUEST2}"));
-    pause("pause")?;
-    let result = fills_up(bench, &flow);
-    pause("unpause")?;
-    result?;
-    // Whatever came meanwhile, in the ring and over the network.
-    flow.b.call("gather timeout=1000")?;
-    flow.exchange(Naming::Connected, 10, "size=100")?;
-    flow.close()
-}
-
-fn fills_up(bench: &Bench, flow: &Flow) -> Result<()> {
-    let before = bench.counter(GUEST1, "udp_tx_stalled")?;
-    let answer = flow
-        .a
-        .call("blast first=1 count=100000 size=1400 mode=never")?;
-    ensure!(
-        answer.error() == "EAGAIN",
-        "{:?} instead of EAGAIN",
-        answer.error()
-    );
-    let sent = answer.number("sent");
-    ensure!(sent > 100, "only {sent} datagrams fit");
-    let events = flow.a.call("poll events=4 timeout=20000")?.number("events");
-    ensure!(events & 4 != 0, "there is no room for others either");
-    ensure!(
-        bench.counter(GUEST1, "udp_tx_stalled")? > before,
-        "there was room all the time"
-    );
     Ok(())
 }
 
