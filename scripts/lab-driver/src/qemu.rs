@@ -130,7 +130,9 @@ fn links(options: &Options) -> Vec<String> {
                 "stream,id=link{number},server={role},addr.type=unix,addr.path={place}link{number}"
             ),
             "-device".to_owned(),
-            format!("e1000,netdev=link{number},romfile=,mac=52:54:00:77:{host:02x}:{number:02x}"),
+            format!(
+                "virtio-net-pci,netdev=link{number},iommu_platform=on,disable-legacy=on,romfile=,mac=52:54:00:77:{host:02x}:{number:02x}"
+            ),
         ]
     };
     (0..2).flat_map(link).collect()
