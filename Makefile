@@ -10,6 +10,7 @@
 #     make test-debug       the lab tests with that kernel in the guests
 #     make test-faults      the lab tests with a frontend in which operations fail one after the other
 #     make migration        what suspends and migrations cost in time (MIGRATION_TURNS)
+#     make soak             what can happen to guests, at random, for an hour (SOAK_MINUTES, SOAK_SEED)
 #     make demo             netperf between two guests, without and with the modules (QUICK=1: a subset)
 #     make costs            what acceleration costs: connections that it does not serve, asking for it, many streams at once (PART=streams:
 #                           a part of it; also asking, elsewhere, loopback)
@@ -52,6 +53,9 @@ test-faults: all
 migration: all
 	@MIGRATION_TURNS=$(MIGRATION_TURNS) tests/run pvh::migration::
 
+soak: all
+	@SOAK_MINUTES=$(SOAK_MINUTES) SOAK_SEED=$(SOAK_SEED) tests/run pvh::soak::
+
 demo:
 	@QUICK=$(QUICK) scripts/demo
 
@@ -70,4 +74,4 @@ clean:
 distclean: clean
 	@scripts/toolbox remove
 
-.PHONY: all install check test debug-kernel test-debug test-faults migration demo costs bench update clean distclean
+.PHONY: all install check test debug-kernel test-debug test-faults soak migration demo costs bench update clean distclean

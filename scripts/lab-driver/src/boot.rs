@@ -74,6 +74,11 @@ const MODULES: &str = "/lib/xenvmc";
 
 /// See [`Lab::up`].
 pub(crate) fn up(name: &str, options: &Options, progress: &mut Progress) -> Result<Lab> {
+    let mut options = options.clone();
+    if options.join.is_some() {
+        options.guests = 0;
+    }
+    let options = &options;
     let checkout = Checkout::find()?;
     let directory = checkout.lab(name)?;
     fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
@@ -143,7 +148,7 @@ fn make(
     let guest = options.memory.unwrap_or(least.max(needed + 256));
     // What `spare` promises: files of Dom0, which are in its memory.
     let saved = match options.spare {
-        true => u64::from(options.guests) * (guest + guest / 10),
+        true => u64::from(options.room()) * (guest + guest / 10),
         false => 0,
     };
     let memory = Memory {

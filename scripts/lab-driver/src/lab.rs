@@ -6,6 +6,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{Cursor, Write},
+    net::Ipv4Addr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
@@ -124,6 +125,12 @@ impl Lab {
     /// The directory of its files.
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// The address of its Dom0 on the network under test, which is another one if it has joined another lab.
+    pub fn host_address(&self) -> Ipv4Addr {
+        let [a, b, c, _] = Machine::Dom0.address().octets();
+        Ipv4Addr::new(a, b, c, self.options().host())
     }
 
     /// What was asked for when it was made.

@@ -58,9 +58,34 @@ pub struct Options {
     #[arg(long)]
     #[serde(default)]
     pub spare: bool,
+    /// Let another host be connected to this one's networks: a lab that is made with --join.
+    #[arg(long)]
+    #[serde(default)]
+    pub open: bool,
+    /// Be another host on the networks of that lab, which was made with --open and is up: without guests of its own, and with room for
+    /// two that migrate here.
+    #[arg(long, conflicts_with_all = ["open", "guests"])]
+    #[serde(default)]
+    pub join: Option<String>,
     /// CPUs of the emulated machine; the first one is Dom0's, the others are the guests'.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
     pub smp: u8,
+}
+
+/// Guests that a lab has room for that joins another one.
+const ROOM: u8 = 2;
+
+impl Options {
+    /// How many guests there may be at once.
+    pub(crate) fn room(&self) -> u8 {
+        let others = if self.join.is_some() { ROOM } else { 0 };
+        self.guests + u8::from(self.spare) + others
+    }
+
+    /// The host's number on the networks.
+    pub(crate) fn host(&self) -> u8 {
+        if self.join.is_some() { 2 } else { 1 }
+    }
 }
 
 impl Default for Options {
@@ -74,6 +99,8 @@ impl Default for Options {
             no_modules: false,
             debug_kernel: false,
             spare: false,
+            open: false,
+            join: None,
             smp: 3,
         }
     }

@@ -59,8 +59,8 @@ pub(crate) fn start(
     memory: &Memory,
     port: u16,
 ) -> Result<Child> {
-    let guests = u64::from(options.guests) + u64::from(options.spare);
-    let total = XEN_MEMORY + memory.dom0 + guests * (memory.guest + GUEST_OVERHEAD);
+    let total =
+        XEN_MEMORY + memory.dom0 + u64::from(options.room()) * (memory.guest + GUEST_OVERHEAD);
     let cpu = match options.kind {
         GuestType::Pvh => PVH_CPU,
         GuestType::Pv => PV_CPU,
@@ -86,7 +86,10 @@ pub(crate) fn start(
             "-kernel",
             "xen",
             "-initrd",
-            &format!("vmlinux {DOM0_ARGUMENTS},dom0.img"),
+            &format!(
+                "vmlinux {DOM0_ARGUMENTS} lab_host={},dom0.img",
+                options.host()
+            ),
         ])
         .args([
             "-append",
@@ -98,6 +101,7 @@ pub(crate) fn start(
             "user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:{PORT}"
         ))
         .args(["-device", "e1000,netdev=net0,romfile="])
+        .args(links(options))
         .args(["-fsdev", "local,id=share,path=share,security_model=none"])
         .args([
             "-device",
@@ -109,6 +113,29 @@ pub(crate) fn start(
         .stderr(output)
         .spawn()
         .context("qemu-system-x86_64")
+}
+
+/// What joins the networks of two labs: a network card of Dom0 for each, and a socket in the directory of the one that is open.
+fn links(options: &Options) -> Vec<String> {
+    let (role, place) = match &options.join {
+        Some(lab) => ("off", format!("../{lab}/")),
+        None if options.open => ("on", String::new()),
+        None => return Vec::new(),
+    };
+    let host = options.host();
+    let link = |number: u8| {
+        [
+            "-netdev".to_owned(),
+            format!(
+                "stream,id=link{number},server={role},addr.type=unix,addr.path={place}link{number}"
+            ),
+            "-device".to_owned(),
+            format!(
+                "virtio-net-pci,netdev=link{number},iommu_platform=on,disable-legacy=on,romfile=,mac=52:54:00:77:{host:02x}:{number:02x}"
+            ),
+        ]
+    };
+    (0..2).flat_map(link).collect()
 }
 
 /// A port of this host that is free now.

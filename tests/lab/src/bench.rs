@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use lab_driver::{Lab, Machine, Output};
+use lab_driver::{Lab, Machine, Options, Output, Progress};
 
 use crate::{
     logs::Logs,
@@ -201,6 +201,18 @@ impl Bench {
             .map(drop)
     }
 
+    /// Another host on the networks of this lab, without guests and with no module loaded.
+    pub(crate) fn another_host(&self) -> Result<Lab> {
+        let name = format!("{}-2", self.lab.name());
+        Lab::down_by_name(&name)?;
+        let options = Options {
+            join: Some(self.lab.name().to_owned()),
+            no_modules: true,
+            ..Options::default()
+        };
+        Lab::up(&name, &options, &mut Progress::to_stderr())
+    }
+
     /// Does what makes a guest boot anew, and waits until it is there again, with all that tests need.
     pub(crate) fn anew(&self, guest: Machine, what: impl FnOnce() -> Result<()>) -> Result<()> {
         self.loaded.borrow_mut().remove(&guest);
@@ -222,6 +234,11 @@ impl Bench {
         let destroyed = self.destroyed.borrow().clone();
         let all = self.lab.machines();
         all.filter(move |machine| !destroyed.contains(machine))
+    }
+
+    /// The next test needs another lab.
+    pub(crate) fn set_spent(&self) {
+        self.spent.set(true);
     }
 
     /// Whether the next test needs another lab.

@@ -4,6 +4,7 @@
 
 mod bench;
 mod cases;
+mod dice;
 mod logs;
 mod pair;
 mod peer;
@@ -71,6 +72,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         suite.run(Setting::TwoCpus)?;
     } else {
         suite.run(Setting::Plain(GuestType::Pvh))?;
+        suite.run(Setting::Hosts)?;
         suite.run(Setting::Packages)?;
         suite.run(Setting::Plain(GuestType::Pv))?;
     }

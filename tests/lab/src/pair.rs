@@ -37,6 +37,11 @@ impl Pair {
         Ok(Self { a, b })
     }
 
+    /// The end that connected, or the one that accepted.
+    pub(crate) fn end(&self, connected: bool) -> &Socket {
+        if connected { &self.a } else { &self.b }
+    }
+
     /// Some bytes each way, one way after the other.
     pub(crate) fn exchange(&self, bytes: u64) -> Result<()> {
         for (from, to) in [(&self.a, &self.b), (&self.b, &self.a)] {
@@ -258,6 +263,25 @@ impl<'a> Load<'a> {
             .iter()
             .flat_map(|pair| [&pair.a, &pair.b])
             .try_for_each(Socket::close)
+    }
+
+    /// The guest of one end is gone: at the other one, that which connected or that which accepted, both calls end with an error.
+    pub(crate) fn lost(self, connected: bool) -> Result<()> {
+        let [from_a, from_b] = self.senders;
+        let [to_b, to_a] = self.receivers;
+        let (sender, receiver) = if connected {
+            (from_a, to_a)
+        } else {
+            (from_b, to_b)
+        };
+        for pending in [sender, receiver] {
+            let error = pending.wait()?.error().to_owned();
+            ensure!(
+                ["ECONNRESET", "EPIPE"].contains(&error.as_str()),
+                "a call whose other end was destroyed ended with {error:?}"
+            );
+        }
+        Ok(())
     }
 
     /// Stops, and checks that each byte that was sent has come.

@@ -40,6 +40,8 @@ pub(crate) enum Setting {
     Packages,
     /// PVH guests with the kernel that checks itself.
     Debug,
+    /// PVH guests on a host that another one can be connected to.
+    Hosts,
     /// PVH guests with two virtual CPUs each, for which there are three emulated ones besides Dom0's.
     TwoCpus,
 }
@@ -51,6 +53,7 @@ impl Setting {
             Self::Plain(kind) => kind.name(),
             Self::Packages => "packages",
             Self::Debug => "debug",
+            Self::Hosts => "hosts",
             Self::TwoCpus => "two-cpus",
         }
     }
@@ -58,15 +61,15 @@ impl Setting {
     fn options(self) -> Options {
         let kind = match self {
             Self::Plain(kind) => kind,
-            Self::Packages | Self::Debug | Self::TwoCpus => GuestType::Pvh,
+            Self::Packages | Self::Debug | Self::Hosts | Self::TwoCpus => GuestType::Pvh,
         };
         let packages: &[&str] = match self {
             Self::Packages => cases::PACKAGES,
-            Self::Plain(_) | Self::Debug | Self::TwoCpus => &[],
+            Self::Plain(_) | Self::Debug | Self::Hosts | Self::TwoCpus => &[],
         };
         let (vcpus, smp) = match self {
             Self::TwoCpus => (2, 4),
-            Self::Plain(_) | Self::Packages | Self::Debug => {
+            Self::Plain(_) | Self::Packages | Self::Debug | Self::Hosts => {
                 let usual = Options::default();
                 (usual.vcpus, usual.smp)
             }
@@ -74,6 +77,7 @@ impl Setting {
         Options {
             kind,
             debug_kernel: self == Self::Debug,
+            open: self == Self::Hosts,
             no_modules: true,
             spare: true,
             vcpus,

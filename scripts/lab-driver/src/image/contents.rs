@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::{cpio::Archive, modules, programs};
 
 /// Modules of Dom0 beside those that they need.
-const DOM0_MODULES: [&str; 15] = [
+const DOM0_MODULES: [&str; 16] = [
     "xenfs",
     "xen-evtchn",
     "xen-gntdev",
@@ -17,6 +17,7 @@ const DOM0_MODULES: [&str; 15] = [
     "xen-netback",
     "bridge",
     "e1000",
+    "virtio_net",
     "9pnet_virtio",
     "9p",
     "tcp_diag",
@@ -28,7 +29,7 @@ const DOM0_MODULES: [&str; 15] = [
 ];
 
 /// Programs of Dom0 beside busybox and the agent. The library is one that threads load at exit.
-const DOM0_PROGRAMS: [&str; 27] = [
+const DOM0_PROGRAMS: [&str; 28] = [
     "dash",
     "xl",
     "xenstored",
@@ -55,6 +56,7 @@ const DOM0_PROGRAMS: [&str; 27] = [
     "tc",
     "nft",
     "netperf",
+    "socat",
     "libgcc_s.so.1",
 ];
 

@@ -7,11 +7,11 @@
 
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lab_driver::Machine;
 
 use crate::{
-    bench::{Bench, GUESTS},
+    bench::{Bench, GUEST1, GUEST2, GUESTS},
     cases::leaks,
 };
 
@@ -22,8 +22,18 @@ const MODULE: &str = "/lib/xenvmc/xenvmc_faults.ko";
 /// Its parameters in sysfs.
 const PARAMETERS: &str = "/sys/module/xenvmc_frontend/parameters";
 
-/// The numbers in `fault_kinds` of what can fail once the module is loaded: allocations, grants, mappings, event channels, Xenstore.
-const KINDS: [u32; 5] = [1, 2, 4, 8, 16];
+/// What can fail, by its number in `fault_kinds`.
+const KINDS: [(&str, u32); 6] = [
+    ("allocation", 1),
+    ("grant", 2),
+    ("mapping", 4),
+    ("event channel", 8),
+    ("Xenstore", 16),
+    ("registration", 32),
+];
+
+/// Of more operations than this of one kind in one guest some are left out.
+const STEPS: u64 = 16;
 
 /// Bytes that go each way.
 const BYTES: u64 = 40_000;
@@ -52,10 +62,10 @@ impl<'a> Faulty<'a> {
         Ok(Self { bench, guest })
     }
 
-    /// Loads it.
-    fn load(&self, parameters: &str) -> Result<()> {
+    /// Loads it; false = it refused to be.
+    fn load(&self, parameters: &str) -> Result<bool> {
         let line = format!("insmod {MODULE} {parameters}");
-        self.bench.shell(self.guest, &line).map(drop)
+        Ok(self.bench.try_shell(self.guest, &line)?.success().is_ok())
     }
 
     /// Sets a parameter.
@@ -64,11 +74,79 @@ impl<'a> Faulty<'a> {
         self.bench.shell(self.guest, &line).map(drop)
     }
 
+    /// How many operations of the chosen kinds there were.
+    fn operations(&self) -> Result<u64> {
+        let line = format!("cat {PARAMETERS}/fault_nth");
+        Ok(self.bench.shell(self.guest, &line)?.parse()?)
+    }
+
     /// How often something has failed since the test began.
     fn failures(&self) -> usize {
         let log = self.bench.kernel_log(self.guest);
         log.matches("xenvmc_frontend: fault ").count()
     }
+
+    /// What is done while something fails: peers meet, a connection moves bytes, on the ring or not.
+    fn live(&self) -> Result<()> {
+        self.bench.wait_peers()?;
+        let pair = self.bench.plain_pair()?;
+        for _ in 0..EXCHANGES {
+            pair.exchange(100)?;
+        }
+        pair.any_way(BYTES, "", "")?;
+        pair.finish()
+    }
+}
+
+/// Some of the numbers from 1 to `total`: all if they are few, else the first and some of the others.
+fn some_of(total: u64) -> Vec<u64> {
+    let first = total.min(STEPS / 2);
+    let rest = total - first;
+    let step = rest.div_ceil(STEPS / 2).max(1);
+    (1..=first)
+        .chain((first + 1..=total).step_by(step as usize))
+        .collect()
+}
+
+/// Each operation of each kind fails once, from insmod to rmmod, in the guest that offers channels.
+pub(super) fn offering_guest(bench: &Bench) -> Result<()> {
+    one_after_the_other(bench, GUEST1)
+}
+
+/// The same in the one that answers.
+pub(super) fn answering_guest(bench: &Bench) -> Result<()> {
+    one_after_the_other(bench, GUEST2)
+}
+
+fn one_after_the_other(bench: &Bench, guest: Machine) -> Result<()> {
+    let faulty = Faulty::new(bench, guest)?;
+    for (what, kind) in KINDS {
+        ensure!(faulty.load(&format!("fault_kinds={kind}"))?, "not loaded");
+        faulty.live()?;
+        let total = faulty.operations()?;
+        bench.unload(guest)?;
+        let (steps, mut refused, mut failed) = (some_of(total), 0, 0);
+        for nth in &steps {
+            let before = faulty.failures();
+            if faulty.load(&format!("fault_kinds={kind} fault_nth={nth}"))? {
+                let lived = faulty.live();
+                lived.with_context(|| format!("{what} {nth} fails"))?;
+                bench.unload(guest)?;
+            } else {
+                refused += 1;
+            }
+            failed += faulty.failures() - before;
+        }
+        println!(
+            "    {what}: {failed} of {total} operations have failed, {refused} of them at insmod"
+        );
+        ensure!(
+            failed * 2 > steps.len(),
+            "{failed} failures in {} attempts",
+            steps.len()
+        );
+    }
+    leaks::nothing_is_left_now(bench)
 }
 
 /// Each operation of rmmod fails once, while the rings have unread bytes.
@@ -76,7 +154,7 @@ pub(super) fn at_unload(bench: &Bench) -> Result<()> {
     for guest in GUESTS {
         let faulty = Faulty::new(bench, guest)?;
         for nth in 1.. {
-            faulty.load("")?;
+            ensure!(faulty.load("")?, "not loaded");
             bench.wait_peers()?;
             let pair = bench.pair()?;
             let sent = [pair.a.fill(UNREAD)?, pair.b.fill(UNREAD)?];
@@ -102,8 +180,8 @@ pub(super) fn at_unload(bench: &Bench) -> Result<()> {
 pub(super) fn all_the_time(bench: &Bench) -> Result<()> {
     for guest in GUESTS {
         let faulty = Faulty::new(bench, guest)?;
-        for kind in KINDS {
-            faulty.load(&format!("fault_kinds={kind}"))?;
+        for (_, kind) in KINDS {
+            ensure!(faulty.load(&format!("fault_kinds={kind}"))?, "not loaded");
             bench.wait_peers()?;
             let old = bench.pair()?;
             faulty.set("fault_every", EVERY.into())?;

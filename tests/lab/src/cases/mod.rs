@@ -12,12 +12,14 @@ mod discovery;
 mod existing;
 mod fallback;
 mod faults;
+mod hosts;
 mod integrity;
 mod leaks;
 mod migration;
 mod peers;
 mod process;
 mod programs;
+mod soak;
 mod suspend;
 mod unload;
 
@@ -52,6 +54,8 @@ pub(crate) enum Wanted {
     LongPv,
     /// PVH guests with the packages of [`programs`], if its name is asked for.
     Packages,
+    /// PVH guests on one of two hosts, if its name is asked for.
+    Hosts,
     /// Those with the debug kernel only, and whatever tests are chosen.
     Debug,
 }
@@ -61,7 +65,7 @@ impl Case {
     pub(crate) fn is_long(&self) -> bool {
         matches!(
             self.wanted,
-            Wanted::Long | Wanted::LongPv | Wanted::Packages
+            Wanted::Long | Wanted::LongPv | Wanted::Hosts | Wanted::Packages
         )
     }
 
@@ -69,17 +73,19 @@ impl Case {
     pub(crate) fn runs_in(&self, setting: Setting) -> bool {
         match setting {
             Setting::Plain(GuestType::Pvh) | Setting::TwoCpus => {
-                matches!(self.wanted, Wanted::Pvh | Wanted::Pv) || self.is_long()
+                let short = matches!(self.wanted, Wanted::Pvh | Wanted::Pv);
+                short || matches!(self.wanted, Wanted::Long | Wanted::LongPv)
             }
             Setting::Plain(GuestType::Pv) => matches!(self.wanted, Wanted::Pv | Wanted::LongPv),
             Setting::Packages => self.wanted == Wanted::Packages,
-            Setting::Debug => self.wanted != Wanted::Packages,
+            Setting::Hosts => self.wanted == Wanted::Hosts,
+            Setting::Debug => !matches!(self.wanted, Wanted::Packages | Wanted::Hosts),
         }
     }
 }
 
 /// A list of tests from functions; `pv` marks those that paravirtual guests have as well, `packages` those that need programs,
-/// `debug` those that only the debug kernel can have, `long` those that run only when they are asked for, `long_pv` such that
+/// `hosts` those that need two hosts, `debug` those that only the debug kernel can have, `long` those that run only when they are asked for, `long_pv` such that
 /// paravirtual guests have as well.
 macro_rules! cases {
     ($($module:ident::$name:ident $($mark:ident)?,)*) => {
@@ -94,6 +100,7 @@ macro_rules! cases {
     (@ packages) => { Wanted::Packages };
     (@ long) => { Wanted::Long };
     (@ long_pv) => { Wanted::LongPv };
+    (@ hosts) => { Wanted::Hosts };
     (@ debug) => { Wanted::Debug };
 }
 
@@ -203,8 +210,11 @@ pub(crate) const ALL: &[Case] = cases![
     peers::unloaded_while_suspended long,
     peers::another_version,
     peers::xenstored_comes_anew,
+    faults::offering_guest long,
+    faults::answering_guest long,
     faults::at_unload long,
     faults::all_the_time long,
+    soak::at_random long_pv,
     datagrams::round_trips,
     datagrams::round_trips_ipv6,
     datagrams::flows_come_and_go,
@@ -248,6 +258,7 @@ pub(crate) const ALL: &[Case] = cases![
     leaks::nothing_is_left,
     leaks::nothing_is_unreferenced debug,
     destroy::guest_with_connections,
+    hosts::apart_and_together hosts,
     programs::iperf3 packages,
     programs::iperf3_udp packages,
     programs::dns packages,

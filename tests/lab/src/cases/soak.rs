@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whatever can happen to guests and modules, at random, beside connections that are busy both ways: for an hour, or SOAK_MINUTES
+//! (`make soak`). The same SOAK_SEED makes the same happen.
+
+use std::{
+    env, process, thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result, ensure};
+use lab_driver::{GuestType, Machine};
+
+use crate::{
+    bench::{Bench, GUEST2, GUESTS, other},
+    cases::leaks,
+    dice::Dice,
+    pair::Load,
+    travel,
+};
+
+/// How long it goes on, if nothing else is said.
+const MINUTES: u64 = 60;
+
+/// Connections at once, at most.
+const CONNECTIONS: u64 = 5;
+
+/// Scenarios at most, until all connections are checked to their end, and whatever was held is looked for.
+const SCENARIOS: u64 = 4;
+
+/// How the ends of the connections wait.
+const MODES: [&str; 4] = ["block", "poll", "select", "edge"];
+
+/// Bytes that each connection moves each way after each scenario.
+const BYTES: u64 = 200_000;
+
+/// The longest that a guest stands still.
+const PAUSE_MS: u64 = 12_000;
+
+/// Something that happens to a guest, or to its module.
+struct Scenario {
+    name: &'static str,
+    happen: fn(&Bench, Machine, &mut Dice) -> Result<()>,
+    /// Paravirtual guests have it.
+    is_for_pv: bool,
+}
+
+const SCENARIOS_ALL: [Scenario; 8] = [
+    Scenario {
+        name: "is copied",
+        happen: |bench, guest, _| travel::checkpoint(bench.lab(), guest),
+        is_for_pv: true,
+    },
+    Scenario {
+        name: "is saved and restored",
+        happen: |bench, guest, _| travel::save_and_restore(bench.lab(), guest),
+        is_for_pv: true,
+    },
+    Scenario {
+        name: "migrates",
+        happen: |bench, guest, _| travel::migrate(bench.lab(), guest),
+        is_for_pv: false,
+    },
+    Scenario {
+        name: "is saved, and so is the other one before it is back",
+        happen: |bench, guest, _| travel::save_and_restore_all(bench.lab(), &[guest, other(guest)]),
+        is_for_pv: true,
+    },
+    Scenario {
+        name: "loses its module for a while",
+        happen: |bench, guest, dice| {
+            bench.unload(guest)?;
+            thread::sleep(Duration::from_millis(dice.roll(2_000)));
+            bench.load(guest, "")
+        },
+        is_for_pv: true,
+    },
+    Scenario {
+        name: "loses its module and gets it again at once",
+        happen: |bench, guest, _| {
+            bench.unload(guest)?;
+            bench.load(guest, "")
+        },
+        is_for_pv: true,
+    },
+    Scenario {
+        name: "does nothing, and the backend goes and comes",
+        happen: |bench, _, dice| {
+            bench.unload_backend()?;
+            thread::sleep(Duration::from_millis(dice.roll(2_000)));
+            bench.load_backend()
+        },
+        is_for_pv: true,
+    },
+    Scenario {
+        name: "stands still",
+        happen: |bench, guest, dice| {
+            let pause = Duration::from_millis(dice.roll(PAUSE_MS));
+            travel::while_paused(bench.lab(), guest, || {
+                thread::sleep(pause);
+                Ok(())
+            })
+        },
+        is_for_pv: true,
+    },
+];
+
+/// Part of the generations that end with the death of a guest.
+const DEATHS: u64 = 4;
+
+/// A number from the environment.
+fn number(name: &str) -> Result<Option<u64>> {
+    match env::var(name) {
+        Ok(text) if !text.is_empty() => {
+            let number = text.parse();
+            Ok(Some(number.with_context(|| format!("{name}={text}"))?))
+        }
+        _ => Ok(None),
+    }
+}
+
+pub(super) fn at_random(bench: &Bench) -> Result<()> {
+    let minutes = number("SOAK_MINUTES")?.unwrap_or(MINUTES);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let seed = number("SOAK_SEED")?.unwrap_or_else(|| now.as_secs() ^ u64::from(process::id()));
+    println!("    SOAK_SEED={seed} SOAK_MINUTES={minutes}");
+    let mut dice = Dice::new(seed);
+    let start = Instant::now();
+    let (mut before, mut happened) = (None, 0);
+    for generation in 1.. {
+        happened += live(bench, &mut dice, start)
+            .with_context(|| format!("SOAK_SEED={seed}, generation {generation}"))?;
+        leaks::nothing_is_left_now(bench)?;
+        let after = GUESTS.map(|guest| leaks::Memory::of(bench, guest));
+        // The first generation fills caches.
+        let before =
+            before.get_or_insert_with(|| GUESTS.map(|guest| leaks::Memory::of(bench, guest)));
+        for ((guest, before), after) in GUESTS.into_iter().zip(before.iter()).zip(after) {
+            let before = before.as_ref().map_err(|e| anyhow::anyhow!("{e:#}"))?;
+            after?.is_like(before, guest, bench.has_debug_kernel())?;
+        }
+        if start.elapsed() >= Duration::from_secs(60 * minutes) {
+            println!("    {happened} scenarios in {generation} generations");
+            break;
+        }
+        bench.load_all()?;
+    }
+    Ok(())
+}
+
+/// Connections from their beginning to their end, and some scenarios meanwhile; returns how many.
+fn live(bench: &Bench, dice: &mut Dice, start: Instant) -> Result<u64> {
+    let mut pairs = Vec::new();
+    for _ in 0..=dice.roll(CONNECTIONS) {
+        pairs.push(bench.pair()?);
+    }
+    let mut loads = Vec::new();
+    for pair in &pairs {
+        let [send, receive] = [dice.pick(&MODES), dice.pick(&MODES)];
+        let [send, receive] = [format!("mode={send}"), format!("mode={receive}")];
+        loads.push(Load::start_as(pair, BYTES, &send, &receive)?);
+    }
+    let resets = bench.resets()?;
+    let count = 1 + dice.roll(SCENARIOS);
+    let is_pv = bench.lab().options().kind == GuestType::Pv;
+    for _ in 0..count {
+        let guest = *dice.pick(&GUESTS);
+        let scenario = dice.pick(&SCENARIOS_ALL);
+        if is_pv && !scenario.is_for_pv {
+            continue;
+        }
+        let seconds = start.elapsed().as_secs();
+        println!(
+            "    {seconds} s, {} connections: {guest} {}",
+            pairs.len(),
+            scenario.name
+        );
+        (scenario.happen)(bench, guest, dice)
+            .with_context(|| format!("{guest} {}", scenario.name))?;
+        // Sometimes the next one comes at once.
+        if dice.roll(3) > 0 {
+            loads.iter().try_for_each(|load| load.wait_for(BYTES))?;
+        }
+    }
+    bench.wait_peers()?;
+    bench.wait_on_ring(&pairs)?;
+    if dice.roll(DEATHS) == 0 {
+        let guest = *dice.pick(&GUESTS);
+        println!("    {} s: {guest} is destroyed", start.elapsed().as_secs());
+        die(bench, guest, loads)?;
+        for pair in &pairs {
+            pair.end(guest == GUEST2).close()?;
+        }
+        return Ok(count + 1);
+    }
+    Load::end_all(loads, &pairs)?;
+    // A module that was loaded anew counts from 0.
+    ensure!(bench.resets()? <= resets, "connections were reset");
+    Ok(count)
+}
+
+/// A guest is destroyed, and made again; the connections end at the other one.
+fn die(bench: &Bench, guest: Machine, loads: Vec<Load<'_>>) -> Result<()> {
+    bench.anew(guest, || {
+        let line = format!("xl destroy {guest}; xl create -q /lab/{guest}.cfg");
+        bench.shell(Machine::Dom0, &line)?;
+        loads
+            .into_iter()
+            .try_for_each(|load| load.lost(guest == GUEST2))
+    })
+}
