@@ -92,7 +92,8 @@ pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
             channel.set_ended();
             control.is_buried = channel.frontend().bury(channel);
             if control.is_buried {
-                if channel.peer().may_log() {
+                // One that nobody has answered was none.
+                if channel.theirs().is_some() && channel.peer().may_log() {
                     pr_info!("domain {}: channel closed\n", channel.peer().domid());
                 }
             } else {

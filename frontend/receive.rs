@@ -178,10 +178,11 @@ fn receive_some(
                         continue;
                     }
                 }
-                Ok(Some(result)) => return result,
+                Ok(Some(Ok(bytes))) => return Ok(copied + bytes),
+                Ok(Some(Err(error))) => return or_copied(copied, error),
                 Err(violation) => {
                     giveback::break_stream(stream, violation);
-                    return Err(giveback::connection_reset());
+                    return or_copied(copied, giveback::connection_reset());
                 }
             }
         }

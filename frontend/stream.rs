@@ -409,6 +409,9 @@ impl StreamExt for AdoptedStream {
         let (locked, sender) = guard.split();
         sender.written = locked.write_seq();
         sender.link = Some(link.clone());
+        if sender.ended {
+            set_end(link);
+        }
         // What is under way over TCP comes before what will be in the ring.
         locked.restart_backoff();
         if self.has_ended() {

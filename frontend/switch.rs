@@ -100,8 +100,15 @@ pub(crate) fn to_right_path(
     };
     match reason {
         None if on_ring => {
-            publish(stream, guard.state(), link)?;
-            Ok(true)
+            let sender = guard.state();
+            publish(stream, sender, link)?;
+            if sender.outbound.is_settled() {
+                return Ok(true);
+            }
+            // Somebody else's bytes have taken the last record. TCP takes bytes without one.
+            note_declined(stream, sender, Decline::LogFull);
+            leave(stream, sender, link)?;
+            Ok(false)
         }
         None => match enter(stream, guard, link, view)? {
             Ok(()) => Ok(true),
@@ -141,6 +148,11 @@ fn enter(
     if let Some(reason) = net::why_not_switch(guard) {
         return Ok(Err(reason));
     }
+    if guard.sends_urgent() {
+        // Of a task that was in TCP's own method before the socket was taken over.
+        stream.has_sent_urgent.store(true, Release);
+        return Ok(Err(Decline::Urgent));
+    }
     if guard.is_corked() || guard.has_stuck_tail() {
         return Ok(Err(Decline::Corked));
     }
@@ -153,6 +165,11 @@ fn enter(
     let stalled_at = guard.state().stalled_at;
     if stalled_at == Some(view.peer.word(slot::RX_CONS).load_acquire()) {
         return Ok(Err(Decline::Stalled));
+    }
+    // What is due from before, and then room for the ring's own record and the one behind it: nobody waits for a segment to be entered.
+    publish(stream, guard.state(), link)?;
+    if !guard.state().outbound.has_log_room(&view.peer)? {
+        return Ok(Err(Decline::LogFull));
     }
     collect(guard.state(), link)?;
     let extent = match guard.state().needs_order {
@@ -259,6 +276,12 @@ pub(crate) fn grow(
         return Ok(Growth::Enough);
     }
     let is_small = extent.order() < unread;
+    if !has_log_room(sender, link)? {
+        return Ok(match is_small {
+            true => Growth::NoRoom(order),
+            false => Growth::Enough,
+        });
+    }
     let larger = match take_larger(link, extent.order(), order) {
         Ok(larger) => larger,
         Err(growth) if is_small => return Ok(growth),
@@ -322,6 +345,9 @@ fn give_way(
     let Mode::Ring { seq, .. } = sender.outbound.mode() else {
         return Ok(());
     };
+    if !has_log_room(sender, link)? {
+        return Ok(());
+    }
     let Some(smaller) = link.channel().take_granted_extent(order) else {
         return Ok(());
     };
@@ -333,6 +359,14 @@ fn give_way(
     stream.extent_bytes.store(smaller.bytes(), Release);
     stream.frontend().counters().ring_shrunk.inc();
     publish(stream, sender, link)
+}
+
+/// Whether another extent can be told of at once.
+fn has_log_room(sender: &mut Sender, link: &Link) -> core::result::Result<bool, Violation> {
+    match link.view() {
+        Some(view) => sender.outbound.has_log_room(&view.peer),
+        None => Ok(false),
+    }
 }
 
 /// Takes an extent of 2^`order` pages, or a smaller one that is still larger than one of 2^`than` pages.

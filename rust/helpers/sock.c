@@ -164,6 +164,11 @@ void xenvmc_helper_skb_set_owner_r(struct sk_buff *skb, struct sock *sk)
 	skb_set_owner_r(skb, sk);
 }
 
+bool xenvmc_helper_sk_is_owned(const struct sock *sk)
+{
+	return sock_owned_by_user_nocheck(sk);
+}
+
 bool xenvmc_helper_sk_in_init_net(const struct sock *sk)
 {
 	return net_eq(sock_net(sk), &init_net);

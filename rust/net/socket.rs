@@ -11,11 +11,16 @@ use kernel::sync::aref::{
     ARef,
     AlwaysRefCounted, //
 };
+use kernel::time::delay::fsleep;
+use kernel::time::Delta;
 use kernel::types::{
     NotThreadSafe,
     Opaque, //
 };
 use net_sys as bindings;
+
+/// How often [`Socket::is_held_for`] looks.
+const HELD_STEP_US: u32 = 200;
 
 /// A TCP socket. One exists for each `struct sock` of the kernel that somebody here looks at.
 ///
@@ -98,6 +103,19 @@ impl Socket {
             release: true,
             _task: NotThreadSafe,
         }
+    }
+
+    /// Whether a task has held the lock for `limit_us` microseconds, or others have in turn: it may wait for the memory that it copies
+    /// from or to, for as long as that takes. Process context; may sleep.
+    pub fn is_held_for(&self, limit_us: u32) -> bool {
+        for _ in 0..limit_us.div_ceil(HELD_STEP_US) {
+            // SAFETY: alive; an integer that is read without the lock.
+            if !unsafe { bindings::sk_is_owned(self.as_ptr()) } {
+                return false;
+            }
+            fsleep(Delta::from_micros(HELD_STEP_US.into()));
+        }
+        true
     }
 
     /// Returns the state of TCP's state machine (`TCP_ESTABLISHED`, …). Any context.

@@ -11,6 +11,10 @@ use kernel::{
     container_of,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Full, //
+        },
         Arc,
         LockClassKey, //
     },
@@ -79,6 +83,8 @@ pub struct Task<H: Run> {
     work: Opaque<xen_sys::delayed_work>,
     handler: Arc<H>,
     queue: Queue,
+    /// A run is asked for as soon as possible, and has not begun.
+    is_due: Atomic<bool>,
 }
 
 // SAFETY: Work items are usable from any thread, and the handler is `Send` and `Sync`.
@@ -127,6 +133,7 @@ impl<H: Run> Task<H> {
                 }),
                 handler,
                 queue,
+                is_due: Atomic::new(false),
             }),
             GFP_KERNEL,
         )
@@ -139,6 +146,11 @@ impl<H: Run> Task<H> {
 
     /// Asks for a run as soon as possible. Several asked for before it begins are one. Any context.
     pub fn kick(&self) {
+        self.is_due.xchg(true, Full);
+        self.run_now();
+    }
+
+    fn run_now(&self) {
         // SAFETY: By the type invariant the work is initialised; the queue is one of the system's.
         unsafe {
             xen_sys::mod_delayed_work_on(
@@ -163,6 +175,10 @@ impl<H: Run> Task<H> {
             {
                 // If it runs just now, once more does no harm.
                 xen_sys::mod_delayed_work_on(cpu, queue, work, delay);
+                // Our own delay may have taken the place of a `kick` that came in between.
+                if self.is_due.cmpxchg(true, true, Full).is_ok() {
+                    self.run_now();
+                }
             }
         }
     }
@@ -204,6 +220,7 @@ impl<H: Run> Task<H> {
             let delayed = container_of!(work, xen_sys::delayed_work, work);
             &*container_of!(Opaque::cast_from(delayed), Self, work)
         };
+        task.is_due.xchg(false, Full);
         task.handler.run(task);
     }
 }

@@ -138,6 +138,17 @@ impl Writer {
         Ok(!self.is_settled() && self.published.wrapping_sub(self.entered) >= RECORDS)
     }
 
+    /// Whether the ring could be entered now and left again with both records published at once, when the reader says that it entered
+    /// `entered` records.
+    ///
+    /// # Errors
+    ///
+    /// [`SegmentError::Entered`] if there are not so many records, or there were more before.
+    pub fn has_room(&mut self, entered: u32) -> Result<bool, SegmentError> {
+        self.handle_entered(entered)?;
+        Ok(self.is_settled() && self.published.wrapping_sub(self.entered) <= RECORDS - 2)
+    }
+
     /// The next record to publish and its number, when the reader says that it entered `entered`
     /// records and `prod` ring bytes were produced. To be called until it returns `None`.
     ///

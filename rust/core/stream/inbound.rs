@@ -149,6 +149,9 @@ impl Inbound {
         rcv_nxt: u32,
     ) -> Result<Source, Error> {
         if self.is_finished {
+            if peer.word(slot::TX_PROD).load_acquire() != self.consumer.cons() {
+                return Err(SegmentError::Unexpected.into());
+            }
             return Ok(Source::Tcp(unread_in_tcp(copied_seq, rcv_nxt)));
         }
         // The index /before/ the count: all records that start before a byte which is seen are seen

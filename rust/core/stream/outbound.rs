@@ -61,6 +61,17 @@ impl Outbound {
         self.writer.is_settled()
     }
 
+    /// Whether [`Self::enter_ring`] could be published at once, and [`Self::leave_ring`] after it. Who enters without that finds no
+    /// [`Self::room`] until the reader has entered a segment; or the reader, when it has left, finds bytes in TCP that it may not take yet.
+    ///
+    /// # Errors
+    ///
+    /// The peer's count is impossible.
+    pub fn has_log_room<P: Words>(&mut self, peer: &P) -> Result<bool, Error> {
+        let entered = peer.word(slot::RX_SEGMENTS).load_acquire();
+        Ok(self.writer.has_room(entered)?)
+    }
+
     /// Bytes produced so far.
     pub const fn prod(&self) -> u32 {
         self.producer.prod()

@@ -11,8 +11,10 @@ use common::pair::{
 };
 use proptest::prelude::*;
 use xenvmc_core::{
+    error::SegmentError,
     stream::Source,
     wire::slot,
+    Error,
     SharedStore,
     Words, //
 };
@@ -98,4 +100,7 @@ fn tcp_goes_on_behind_a_ring_that_is_over() {
     let peer = &pair.ends[0].slot;
     let source = pair.ends[1].inbound.clone().look(peer, 0, 70, 100);
     assert_eq!(source, Ok(Source::Tcp(30)));
+    peer.word(slot::TX_PROD).store_relaxed(101);
+    let source = pair.ends[1].inbound.clone().look(peer, 0, 70, 100);
+    assert_eq!(source, Err(Error::Segment(SegmentError::Unexpected)));
 }

@@ -243,46 +243,53 @@ pub(crate) fn exchange(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answe
     let mut sizes = Sizes::new(order)?;
     let mut buffer = vec![0; MAX + 1];
     let (mut rounds, mut again) = (0, 0);
-    while rounds < count && !tx.stop.load(Relaxed) {
+    'rounds: while rounds < count && !tx.stop.load(Relaxed) {
         let bytes = content(first + rounds, sizes.next(rounds));
-        match sys::send_datagram(fd, &bytes, to.as_ref(), 0, false) {
-            Err(errno) if is_patient && is_passing(errno) => {
-                thread::sleep(Duration::from_micros(AGAIN_US));
-                continue;
+        let mut is_to_send = true;
+        while !tx.stop.load(Relaxed) {
+            if is_to_send {
+                match sys::send_datagram(fd, &bytes, to.as_ref(), 0, false) {
+                    Err(errno) if is_patient && is_passing(errno) => {
+                        thread::sleep(Duration::from_micros(AGAIN_US));
+                        continue;
+                    }
+                    result => result.map_err(sys::name)?,
+                };
             }
-            result => result.map_err(sys::name)?,
-        };
-        if sys::poll(fd, libc::POLLIN, ANSWER_MS).map_err(sys::name)? == 0 {
-            again += 1;
-            if again > 10 && !is_patient {
-                return Err(format!(
-                    "no answer in round {rounds}, {} bytes",
-                    bytes.len()
-                ));
-            }
-            continue;
-        }
-        let len = match sys::recv(fd, &mut buffer, 0) {
-            // Whether the answer comes nevertheless is not known.
-            Err(errno) if is_patient && is_passing(errno) => {
+            is_to_send = true;
+            if sys::poll(fd, libc::POLLIN, ANSWER_MS).map_err(sys::name)? == 0 {
                 again += 1;
+                if again > 10 && !is_patient {
+                    return Err(format!(
+                        "no answer in round {rounds}, {} bytes",
+                        bytes.len()
+                    ));
+                }
                 continue;
             }
-            result => result.map_err(sys::name)?,
-        };
-        if buffer[..len] != bytes {
+            let len = match sys::recv(fd, &mut buffer, 0) {
+                // Whether the answer comes nevertheless is not known.
+                Err(errno) if is_patient && is_passing(errno) => {
+                    again += 1;
+                    continue;
+                }
+                result => result.map_err(sys::name)?,
+            };
+            if buffer[..len] == bytes {
+                rounds += 1;
+                tx.at.store(rounds, Relaxed);
+                continue 'rounds;
+            }
             number(&buffer[..len])?;
-            // A late answer to one that was sent twice.
             if again == 0 {
                 return Err(format!(
                     "{len} bytes instead of {} in round {rounds}",
                     bytes.len()
                 ));
             }
-            continue;
+            // A late answer to one that was sent twice; this one's is on its way.
+            is_to_send = false;
         }
-        rounds += 1;
-        tx.at.store(rounds, Relaxed);
     }
     tx.stop.store(false, Relaxed);
     Ok(Answer::default()

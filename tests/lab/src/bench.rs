@@ -5,6 +5,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
+    env,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -79,6 +80,25 @@ pub(crate) fn patience(lab: &Lab, usual: Duration) -> Duration {
     }
 }
 
+/// How long what goes on for long does so, if nothing else is said.
+const SOAK_MINUTES: u64 = 60;
+
+/// The environment's SOAK_MINUTES.
+pub(crate) fn soak_minutes() -> Result<u64> {
+    Ok(environment_number("SOAK_MINUTES")?.unwrap_or(SOAK_MINUTES))
+}
+
+/// A number from the environment.
+pub(crate) fn environment_number(name: &str) -> Result<Option<u64>> {
+    match env::var(name) {
+        Ok(text) if !text.is_empty() => {
+            let number = text.parse();
+            Ok(Some(number.with_context(|| format!("{name}={text}"))?))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// Puts the programs that run in the guests into one of them.
 fn equip(lab: &Lab, programs: &Path, guest: Machine) -> Result<()> {
     lab.push(&programs.join("xenvmc-peer"), guest, PROGRAM)?;
@@ -120,6 +140,11 @@ impl Bench {
             peers: RefCell::default(),
             logs: RefCell::default(),
         })
+    }
+
+    /// Puts the programs into a guest that the usual tests do not use.
+    pub(crate) fn equip(&self, guest: Machine) -> Result<()> {
+        equip(&self.lab, &self.programs, guest)
     }
 
     /// The lab.

@@ -73,6 +73,7 @@ fn run(arguments: Arguments) -> Result<bool> {
     } else {
         suite.run(Setting::Plain(GuestType::Pvh))?;
         suite.run(Setting::Hosts)?;
+        suite.run(Setting::Many)?;
         suite.run(Setting::Packages)?;
         suite.run(Setting::Plain(GuestType::Pv))?;
     }

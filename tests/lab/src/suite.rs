@@ -42,6 +42,8 @@ pub(crate) enum Setting {
     Debug,
     /// PVH guests on a host that another one can be connected to.
     Hosts,
+    /// Many PVH guests.
+    Many,
     /// PVH guests with two virtual CPUs each, for which there are three emulated ones besides Dom0's.
     TwoCpus,
 }
@@ -54,6 +56,7 @@ impl Setting {
             Self::Packages => "packages",
             Self::Debug => "debug",
             Self::Hosts => "hosts",
+            Self::Many => "many",
             Self::TwoCpus => "two-cpus",
         }
     }
@@ -61,21 +64,28 @@ impl Setting {
     fn options(self) -> Options {
         let kind = match self {
             Self::Plain(kind) => kind,
-            Self::Packages | Self::Debug | Self::Hosts | Self::TwoCpus => GuestType::Pvh,
+            Self::Packages | Self::Debug | Self::Hosts | Self::Many | Self::TwoCpus => {
+                GuestType::Pvh
+            }
         };
         let packages: &[&str] = match self {
             Self::Packages => cases::PACKAGES,
-            Self::Plain(_) | Self::Debug | Self::Hosts | Self::TwoCpus => &[],
+            Self::Plain(_) | Self::Debug | Self::Hosts | Self::Many | Self::TwoCpus => &[],
         };
         let (vcpus, smp) = match self {
             Self::TwoCpus => (2, 4),
-            Self::Plain(_) | Self::Packages | Self::Debug | Self::Hosts => {
+            Self::Plain(_) | Self::Packages | Self::Debug | Self::Hosts | Self::Many => {
                 let usual = Options::default();
                 (usual.vcpus, usual.smp)
             }
         };
+        let guests = match self {
+            Self::Many => cases::MANY,
+            _ => Options::default().guests,
+        };
         Options {
             kind,
+            guests,
             debug_kernel: self == Self::Debug,
             open: self == Self::Hosts,
             no_modules: true,

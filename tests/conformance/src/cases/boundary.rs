@@ -132,28 +132,6 @@ cases! {
         right.meet();
     };
 
-    /// Below the mark there is nothing to read for poll, wherever the bytes have come.
-    below_mark: |left| {
-        left.meet();
-        left.send(b"abc", 0);
-        over_tcp(left, b"def");
-        left.meet();
-        left.send(b"ghi", 0);
-        left.meet();
-    }, |right| {
-        right.see("set", call::set(right.fd, SOCKET, libc::SO_RCVLOWAT, 9));
-        right.meet();
-        right.arrived(6);
-        right.poll(ALL);
-        right.meet();
-        right.polled(IN);
-        right.poll(ALL);
-        right.unread();
-        right.recv(100, 0);
-        right.poll(ALL);
-        right.meet();
-    };
-
     /// Calls that wait for all nine get them, though only the first three are there when they begin.
     sleeps_across: |left| {
         for _ in 0..4 {
@@ -353,8 +331,6 @@ cases! {
         let total = (0..MESSAGES).map(woven_size).sum();
         right.arrived(total);
         right.see("unread", call::ioctl(right.fd, libc::FIONREAD) == Ok(total as i32));
-        let peeked = call::recv(right.fd, total, libc::MSG_PEEK);
-        right.see("peek", peeked);
         let mut all = Vec::new();
         for size in 1.. {
             match call::recv(right.fd, size, libc::MSG_DONTWAIT) {

@@ -99,7 +99,13 @@ fn number_after(line: &str, sign: &str) -> Option<u32> {
 }
 
 fn holdings(bench: &Bench) -> Result<Holdings> {
-    let domids = [bench.domid(GUESTS[0])?, bench.domid(GUESTS[1])?];
+    holdings_of(bench, &GUESTS)
+}
+
+/// The same of these guests.
+fn holdings_of(bench: &Bench, guests: &[Machine]) -> Result<Holdings> {
+    let domids = guests.iter().map(|guest| bench.domid(*guest));
+    let domids = domids.collect::<Result<Vec<_>>>()?;
     let grants = bench.debug_key('g')?;
     ensure!(
         grants.contains("grant-table for"),
@@ -203,15 +209,20 @@ pub(super) fn no_references(bench: &Bench) -> Result<()> {
 /// Unloads the modules, and checks that Xen and xenstore hold nothing of theirs any more.
 pub(super) fn nothing_is_left_now(bench: &Bench) -> Result<()> {
     bench.unload_all()?;
+    nothing_is_held(bench, &GUESTS)
+}
+
+/// The same of these guests, whose modules and backend are unloaded.
+pub(super) fn nothing_is_held(bench: &Bench, guests: &[Machine]) -> Result<()> {
     let nothing = Holdings {
         grants: 0,
         channels: 0,
     };
     bench.wait("grants and event channels are back", || {
-        Ok(holdings(bench)? == nothing)
+        Ok(holdings_of(bench, guests)? == nothing)
     })?;
-    for guest in GUESTS {
-        let domid = bench.domid(guest)?;
+    for guest in guests {
+        let domid = bench.domid(*guest)?;
         for path in [
             format!("/local/domain/{domid}/data/xenvmc"),
             format!("/local/domain/{domid}/xenvmc"),

@@ -15,6 +15,7 @@ mod faults;
 mod hosts;
 mod integrity;
 mod leaks;
+mod many;
 mod migration;
 mod peers;
 mod process;
@@ -23,6 +24,7 @@ mod soak;
 mod suspend;
 mod unload;
 
+pub(crate) use many::COUNT as MANY;
 pub(crate) use programs::PACKAGES;
 
 use anyhow::Result;
@@ -56,6 +58,8 @@ pub(crate) enum Wanted {
     Packages,
     /// PVH guests on one of two hosts, if its name is asked for.
     Hosts,
+    /// Many PVH guests, if its name is asked for.
+    Many,
     /// Those with the debug kernel only, and whatever tests are chosen.
     Debug,
 }
@@ -65,7 +69,7 @@ impl Case {
     pub(crate) fn is_long(&self) -> bool {
         matches!(
             self.wanted,
-            Wanted::Long | Wanted::LongPv | Wanted::Hosts | Wanted::Packages
+            Wanted::Long | Wanted::LongPv | Wanted::Hosts | Wanted::Many | Wanted::Packages
         )
     }
 
@@ -79,13 +83,16 @@ impl Case {
             Setting::Plain(GuestType::Pv) => matches!(self.wanted, Wanted::Pv | Wanted::LongPv),
             Setting::Packages => self.wanted == Wanted::Packages,
             Setting::Hosts => self.wanted == Wanted::Hosts,
-            Setting::Debug => !matches!(self.wanted, Wanted::Packages | Wanted::Hosts),
+            Setting::Many => self.wanted == Wanted::Many,
+            Setting::Debug => {
+                !matches!(self.wanted, Wanted::Packages | Wanted::Hosts | Wanted::Many)
+            }
         }
     }
 }
 
 /// A list of tests from functions; `pv` marks those that paravirtual guests have as well, `packages` those that need programs,
-/// `hosts` those that need two hosts, `debug` those that only the debug kernel can have, `long` those that run only when they are asked for, `long_pv` such that
+/// `hosts` those that need two hosts, `many` those that need many guests, `debug` those that only the debug kernel can have, `long` those that run only when they are asked for, `long_pv` such that
 /// paravirtual guests have as well.
 macro_rules! cases {
     ($($module:ident::$name:ident $($mark:ident)?,)*) => {
@@ -101,6 +108,7 @@ macro_rules! cases {
     (@ long) => { Wanted::Long };
     (@ long_pv) => { Wanted::LongPv };
     (@ hosts) => { Wanted::Hosts };
+    (@ many) => { Wanted::Many };
     (@ debug) => { Wanted::Debug };
 }
 
@@ -259,6 +267,8 @@ pub(crate) const ALL: &[Case] = cases![
     leaks::nothing_is_unreferenced debug,
     destroy::guest_with_connections,
     hosts::apart_and_together hosts,
+    many::all_pairs many,
+    many::come_and_go many,
     programs::iperf3 packages,
     programs::iperf3_udp packages,
     programs::dns packages,

@@ -4,7 +4,7 @@
 //! (`make soak`). The same SOAK_SEED makes the same happen.
 
 use std::{
-    env, process, thread,
+    process, thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -12,15 +12,12 @@ use anyhow::{Context, Result, ensure};
 use lab_driver::{GuestType, Machine};
 
 use crate::{
-    bench::{Bench, GUEST2, GUESTS, other},
+    bench::{Bench, GUEST2, GUESTS, environment_number, other, soak_minutes},
     cases::leaks,
     dice::Dice,
     pair::Load,
     travel,
 };
-
-/// How long it goes on, if nothing else is said.
-const MINUTES: u64 = 60;
 
 /// Connections at once, at most.
 const CONNECTIONS: u64 = 5;
@@ -108,21 +105,11 @@ const SCENARIOS_ALL: [Scenario; 8] = [
 /// Part of the generations that end with the death of a guest.
 const DEATHS: u64 = 4;
 
-/// A number from the environment.
-fn number(name: &str) -> Result<Option<u64>> {
-    match env::var(name) {
-        Ok(text) if !text.is_empty() => {
-            let number = text.parse();
-            Ok(Some(number.with_context(|| format!("{name}={text}"))?))
-        }
-        _ => Ok(None),
-    }
-}
-
 pub(super) fn at_random(bench: &Bench) -> Result<()> {
-    let minutes = number("SOAK_MINUTES")?.unwrap_or(MINUTES);
+    let minutes = soak_minutes()?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-    let seed = number("SOAK_SEED")?.unwrap_or_else(|| now.as_secs() ^ u64::from(process::id()));
+    let seed = environment_number("SOAK_SEED")?
+        .unwrap_or_else(|| now.as_secs() ^ u64::from(process::id()));
     println!("    SOAK_SEED={seed} SOAK_MINUTES={minutes}");
     let mut dice = Dice::new(seed);
     let start = Instant::now();
