@@ -36,9 +36,6 @@ use xenvmc_core::Decline;
 use xenvmc_core::Error as Violation;
 use xenvmc_net as net;
 
-/// How long a task may hold a socket that the peer asks for, in microseconds.
-const HELD_US: u32 = 50_000;
-
 /// What one end knows of the agreement about one connection. Under a lock of the connection.
 pub(crate) struct Agreement {
     pub(crate) state: State,
@@ -193,10 +190,6 @@ fn find(
         return Err(Decline::NoSuchSocket);
     }
     let socket = net::find_established(tuple).ok_or(Decline::NoSuchSocket)?;
-    if socket.is_held_for(HELD_US) {
-        // Messages of all other connections wait for this one.
-        return Err(Decline::State);
-    }
     let mut locked = socket.lock();
     if locked.tuple() != Some(*tuple) {
         return Err(Decline::NoSuchSocket);

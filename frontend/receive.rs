@@ -166,7 +166,7 @@ fn receive_some(
             leave_armed(stream);
             return Ok(copied);
         }
-        if over {
+        if over && copied == 0 {
             // Nothing came before the end: TCP knows which it is.
             let is_last = looks_at_end == LOOKS_AT_END;
             looks_at_end += 1;
@@ -178,11 +178,10 @@ fn receive_some(
                         continue;
                     }
                 }
-                Ok(Some(Ok(bytes))) => return Ok(copied + bytes),
-                Ok(Some(Err(error))) => return or_copied(copied, error),
+                Ok(Some(result)) => return result,
                 Err(violation) => {
                     giveback::break_stream(stream, violation);
-                    return or_copied(copied, giveback::connection_reset());
+                    return Err(giveback::connection_reset());
                 }
             }
         }
