@@ -166,7 +166,7 @@ fn receive_some(
             leave_armed(stream);
             return Ok(copied);
         }
-        if over && copied == 0 {
+        if over {
             // Nothing came before the end: TCP knows which it is.
             let is_last = looks_at_end == LOOKS_AT_END;
             looks_at_end += 1;
@@ -178,10 +178,11 @@ fn receive_some(
                         continue;
                     }
                 }
-                Ok(Some(result)) => return result,
+                Ok(Some(Ok(bytes))) => return Ok(copied + bytes),
+                Ok(Some(Err(error))) => return or_copied(copied, error),
                 Err(violation) => {
                     giveback::break_stream(stream, violation);
-                    return Err(giveback::connection_reset());
+                    return or_copied(copied, giveback::connection_reset());
                 }
             }
         }

@@ -106,7 +106,8 @@ pub(crate) fn to_right_path(
                 return Ok(true);
             }
             // Somebody else's bytes have taken the last record. TCP takes bytes without one.
-            leave_log_full(stream, sender, link)?;
+            note_declined(stream, sender, Decline::LogFull);
+            leave(stream, sender, link)?;
             Ok(false)
         }
         None => match enter(stream, guard, link, view)? {
@@ -240,8 +241,6 @@ pub(crate) enum Growth {
     Enough,
     /// It is smaller than what TCP takes before anybody reads, and there is no room for one of this order.
     NoRoom(u8),
-    /// The same, and no other one can be told of before the reader has entered a segment.
-    LogFull,
     /// The same, but the arena is growing: there will be room when the peer's kernel has mapped it.
     Soon(u8),
 }
@@ -279,7 +278,7 @@ pub(crate) fn grow(
     let is_small = extent.order() < unread;
     if !has_log_room(sender, link)? {
         return Ok(match is_small {
-            true => Growth::LogFull,
+            true => Growth::NoRoom(order),
             false => Growth::Enough,
         });
     }
@@ -409,20 +408,6 @@ pub(crate) fn leave_full(
     leave(stream, sender, link)
 }
 
-/// Goes on over TCP, as no segment can be told of before the reader has entered one.
-///
-/// # Errors
-///
-/// If the peer has broken the protocol.
-pub(crate) fn leave_log_full(
-    stream: &AdoptedStream,
-    sender: &mut Sender,
-    link: &Link,
-) -> core::result::Result<(), Violation> {
-    note_declined(stream, sender, Decline::LogFull);
-    leave(stream, sender, link)
-}
-
 /// Whether a writer finds no room in `extent`, of which `unread` bytes are not read: as `transmit::has_space`.
 pub(crate) fn is_full(stream: &AdoptedStream, extent: Extent, unread: u32) -> bool {
     let size = extent.bytes();
@@ -441,8 +426,7 @@ pub(crate) fn leave_stalled(
     link: &Link,
     cons: u32,
 ) -> core::result::Result<(), Violation> {
-    // One that has read all is not waited for.
-    sender.stalled_at = (cons != sender.outbound.prod()).then_some(cons);
+    sender.stalled_at = Some(cons);
     note_declined(stream, sender, Decline::Stalled);
     leave(stream, sender, link)
 }

@@ -309,10 +309,6 @@ fn step(
         match growth {
             _ if room > 0 => {}
             Growth::Soon(_) if may_wait => return Ok(Step::Soon),
-            Growth::LogFull => {
-                switch::leave_log_full(stream, sender, &link)?;
-                return Ok(Step::Tcp);
-            }
             Growth::NoRoom(order) | Growth::Soon(order) => {
                 switch::leave_full(stream, sender, &link, order)?;
                 return Ok(Step::Tcp);
@@ -420,11 +416,11 @@ pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
     let want = size / 4;
     let has_clock = stream.socket().user_timeout_ms() != 0;
     if stream.has_pending_records.load(Acquire) {
-        // The next call goes on over TCP, which says whether it has room.
+        // The reader will say when it has entered a segment.
         if has_clock {
             link.channel().note_clock();
         }
-        return None;
+        return Some(false);
     }
     // A small ring grows when it is full, or the rest goes over TCP.
     let is_small = size < PAGE_SIZE << switch::unread_order(stream);
