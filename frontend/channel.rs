@@ -236,12 +236,8 @@ impl Channel {
     /// interrupts.
     pub(crate) fn violation(&self, violation: Violation) {
         if !self.broken.xchg(true, Full) {
-            if self.peer.may_log() {
-                pr_warn!(
-                    "domain {}: broke the protocol: {violation:?}\n",
-                    self.peer.domid()
-                );
-            }
+            self.peer
+                .warn(format_args!("broke the protocol: {violation:?}"));
             self.frontend.counters().channels_broken.inc();
         }
         self.kick();

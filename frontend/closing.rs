@@ -35,7 +35,6 @@ use xenvmc_core::channel::{
 };
 use xenvmc_core::shared::SharedLoad;
 use xenvmc_core::wire::{
-    self,
     slot,
     SlotId, //
 };
@@ -52,9 +51,7 @@ fn streams(channel: &Channel) -> Option<KVec<(SlotId, Arc<AdoptedStream>)>> {
 /// Does what the state of a channel that ends asks for. The upkeep, under the channel's control lock.
 pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
     if matches!(control.state, State::Closing | State::Drained) && is_late(control) {
-        if channel.peer().may_log() {
-            pr_warn!("domain {}: did not close in time\n", channel.peer().domid());
-        }
+        channel.peer().warn(format_args!("did not close in time"));
         control.advance(channel, Event::Timeout);
     }
     match control.state {
@@ -93,8 +90,8 @@ pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
             control.is_buried = channel.frontend().bury(channel);
             if control.is_buried {
                 // One that nobody has answered was none.
-                if channel.theirs().is_some() && channel.peer().may_log() {
-                    pr_info!("domain {}: channel closed\n", channel.peer().domid());
+                if channel.theirs().is_some() {
+                    channel.peer().inform(format_args!("channel closed"));
                 }
             } else {
                 channel.kick_after(RETRY_MS);
@@ -180,15 +177,9 @@ fn end_alone(channel: &Arc<Channel>) -> bool {
             continue;
         }
         // What promises that no byte of the ring follows /before/ the last look at it: its end, or a state in which no ring begins.
-        let has_end = channel
-            .theirs()
-            .zip(peer_slot(&stream))
-            .is_some_and(|(theirs, peer)| {
-                theirs.slot(peer).is_some_and(|words| {
-                    words.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0
-                })
-            });
-        let ended = has_end || channel.has_peer_finished();
+        let link = stream.watch.lock().link.clone();
+        let view = link.as_ref().and_then(|link| link.view());
+        let ended = view.is_some_and(|view| view.has_peer_ended()) || channel.has_peer_finished();
         let taken = giveback::drain(&stream, Unread::Rest);
         let complete = taken == Ok(true) && is_all_read(&stream);
         if !(complete && (ended || !stream.has_used_ring())) {
@@ -207,10 +198,6 @@ fn is_all_read(stream: &AdoptedStream) -> bool {
             prod == view.peer.word(slot::RX_CONS).load_acquire()
         })
     })
-}
-
-fn peer_slot(stream: &AdoptedStream) -> Option<SlotId> {
-    stream.watch.lock().link.as_ref().map(|link| link.peer())
 }
 
 /// Whether bytes of a connection may be in a ring, either way, now that the peer is not to be believed.

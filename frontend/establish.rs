@@ -188,9 +188,7 @@ fn open(channel: &Arc<Channel>) {
     channel.note_returning();
     channel.notify();
     channel.frontend().timeline().note(Step::Channel);
-    if channel.peer().may_log() {
-        pr_info!("domain {}: channel open\n", channel.peer().domid());
-    }
+    channel.peer().inform(format_args!("channel open"));
 }
 
 /// Follows what discovery finds.
@@ -242,9 +240,7 @@ impl Listener for Follower {
     fn offer(&self, peer: &Arc<Peer>, offer: &Offer) {
         if let Err(error) = take_offer(&self.frontend, peer, offer) {
             self.frontend.counters().offers_bad.inc();
-            if peer.may_log() {
-                pr_warn!("domain {}: no channel: {error:?}\n", peer.domid());
-            }
+            peer.warn(format_args!("no channel: {error:?}"));
         }
     }
 }

@@ -91,10 +91,9 @@ const ECONNRESET_CODE: i32 = 104;
 
 /// Says that the peer did not follow in time.
 pub(crate) fn warn_late(stream: &AdoptedStream) {
-    let peer = stream.peer();
-    if peer.may_log() {
-        pr_warn!("domain {}: did not go back to TCP in time\n", peer.domid());
-    }
+    stream
+        .peer()
+        .warn(format_args!("did not go back to TCP in time"));
 }
 
 /// The error of a connection that was reset.
@@ -181,7 +180,7 @@ fn move_unread(
     };
     // The promise that no byte of the ring follows /before/ the last look at the ring. Who has closed its socket may publish no record
     // behind it.
-    let is_ended = view.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0;
+    let is_ended = view.has_peer_ended();
     // First without moving anything: is all there that has to be?
     let mut walk = reader.inbound.clone();
     let mut seq = locked.copied_seq();
@@ -399,8 +398,7 @@ impl Leaving {
         // The peer may be going back to TCP as well, and waits for the promise.
         let is_sent = leave_for_good(stream, guard, link)?;
         // The promise that no ring byte follows /before/ the last look at the ring.
-        let ended = view.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0
-            || link.channel().has_peer_finished();
+        let ended = view.has_peer_ended() || link.channel().has_peer_finished();
         let (locked, _) = guard.split();
         let moved = move_unread(stream, reader, locked, link, Unread::Complete, memory)?;
         Ok(match moved {

@@ -196,12 +196,7 @@ fn find(
     }
     if !is_proof(isn, locked.received_isn()) {
         peer.distrust();
-        if peer.may_log() {
-            pr_warn!(
-                "domain {}: claimed a connection that is not its own\n",
-                peer.domid()
-            );
-        }
+        peer.warn(format_args!("claimed a connection that is not its own"));
         return Err(Decline::NoSuchSocket);
     }
     if !locked.can_send() {
@@ -344,12 +339,9 @@ fn handle_accept(
     }
     if !is_proof(isn, received_isn) {
         stream.peer().distrust();
-        if channel.peer().may_log() {
-            pr_warn!(
-                "domain {}: accepted a connection that is not its own\n",
-                channel.peer().domid()
-            );
-        }
+        channel
+            .peer()
+            .warn(format_args!("accepted a connection that is not its own"));
         channel.frontend().counters().decline(Decline::WrongProof);
         stream.end();
         return Ok(());

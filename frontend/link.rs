@@ -60,6 +60,11 @@ impl View<'_> {
         self.peer.word(slot::RX_FLAGS).load_acquire()
     }
 
+    /// Whether the peer promised that no byte of the ring follows.
+    pub(crate) fn has_peer_ended(&self) -> bool {
+        self.peer.word(slot::TX_FLAGS).load_acquire() & wire::TX_END != 0
+    }
+
     /// Whether the peer said that it will not read any more, or wants its direction back on TCP.
     #[inline]
     pub(crate) fn peer_wants_tcp(&self) -> bool {

@@ -199,10 +199,18 @@ impl Peer {
         &self.repute
     }
 
-    /// Returns whether a line about it may be written into the log, as it has not caused many of late; counts as written. Process or
-    /// softirq context.
-    pub(crate) fn may_log(&self) -> bool {
-        self.repute.may_log()
+    /// Warns of what it has done, or not done, in the log, unless it has caused many lines there of late. Process or softirq context.
+    pub(crate) fn warn(&self, what: fmt::Arguments<'_>) {
+        if self.repute.may_log() {
+            pr_warn!("domain {}: {what}\n", self.domid);
+        }
+    }
+
+    /// Says in the log what has become of it, as [`Self::warn`].
+    pub(crate) fn inform(&self, what: fmt::Arguments<'_>) {
+        if self.repute.may_log() {
+            pr_info!("domain {}: {what}\n", self.domid);
+        }
     }
 
     /// Notes that a claim of it was found false. From now on it is not believed for a time, which
@@ -211,8 +219,8 @@ impl Peer {
         self.repute.claims.begin();
     }
 
-    /// Notes that it does not read the datagrams in our ring, or does not say in time whether it may read them or has. It is not asked to for a time, which doubles as for [`Self::distrust`]. Any
-    /// context but hard interrupts.
+    /// Notes that it does not read the datagrams in our ring, or does not say in time whether it may read them or has. It is not asked
+    /// to for a time, which doubles as for [`Self::distrust`]. Any context but hard interrupts.
     pub(crate) fn note_stall(&self) {
         self.stall.begin();
     }

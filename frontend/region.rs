@@ -202,21 +202,19 @@ impl PeerRegion {
     ///
     /// `EACCES` if Xen refuses a grant, `EPROTO` if it is no root page of our version, `ENOMEM`.
     pub(crate) fn map(peer: &Peer, gref: u32) -> Result<Self> {
-        let (repute, peer) = (peer.repute(), peer.domid());
-        let root = PeerPages::map(peer, &[gref])?;
+        let domid = peer.domid();
+        let root = PeerPages::map(domid, &[gref])?;
         let mut bytes = [0; ROOT_SIZE];
         root.read(0, 0, &mut bytes)?;
         let description = Root::parse(&bytes).map_err(|error| {
-            if repute.may_log() {
-                pr_warn!("domain {peer}: bad root page: {error:?}\n");
-            }
+            peer.warn(format_args!("bad root page: {error:?}"));
             EINVAL
         })?;
         Ok(Self {
-            peer,
+            peer: domid,
             instance: description.instance,
-            control: PeerPages::map(peer, &description.control)?,
-            notice: PeerPages::map(peer, &description.notice)?,
+            control: PeerPages::map(domid, &description.control)?,
+            notice: PeerPages::map(domid, &description.notice)?,
             root,
             chunks: places(wire::CHUNKS_MAX as usize)?,
             mapped: Atomic::new(0),

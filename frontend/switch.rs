@@ -79,9 +79,6 @@ pub(crate) fn to_right_path(
         // TCP knows what to say; no byte will be written.
         return Ok(false);
     }
-    if flags.any(Flags::OOB) {
-        stream.has_sent_urgent.store(true, Release);
-    }
     let on_ring = guard.state().outbound.mode() != Mode::Tcp;
     let reason = if stream.has_sent_urgent.load(Relaxed) {
         Some(Decline::Urgent)

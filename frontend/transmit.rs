@@ -88,6 +88,10 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
     let flags = message.flags();
     let mut timeout = stream.socket().send_timeout(flags.any(Flags::DONTWAIT));
     let total = message.len();
+    if flags.any(Flags::OOB) {
+        // Also before there is a ring.
+        stream.has_sent_urgent.store(true, Release);
+    }
     if stream.phase() != Phase::Active || message.is_empty() {
         match over_tcp(stream, message, &mut timeout, 0)? {
             Sent::All(sent) => return Ok(sent),
@@ -213,10 +217,6 @@ fn over_tcp(
     timeout: &mut c_long,
     before: usize,
 ) -> Result<Sent> {
-    if message.flags().any(Flags::OOB) {
-        // Also before there is a ring.
-        stream.has_sent_urgent.store(true, Release);
-    }
     if switch::is_for_tcp_alone(message) || message.is_empty() {
         let sent = stream.tcp_sendmsg(message)?;
         policy::moved_over_tcp(stream, sent);

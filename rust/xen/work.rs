@@ -12,6 +12,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
+            Acquire,
             Atomic,
             Full, //
         },
@@ -176,7 +177,7 @@ impl<H: Run> Task<H> {
                 // If it runs just now, once more does no harm.
                 xen_sys::mod_delayed_work_on(cpu, queue, work, delay);
                 // Our own delay may have taken the place of a `kick` that came in between.
-                if self.is_due.cmpxchg(true, true, Full).is_ok() {
+                if self.is_due.load(Acquire) {
                     self.run_now();
                 }
             }

@@ -159,12 +159,7 @@ cases! {
     /// A reader that waits is woken by each, and so is poll.
     wakes: |left| {
         for _ in 0..2 {
-            left.meet();
-            left.send(b"abc", 0);
-            left.meet();
-            over_tcp(left, b"def");
-            left.meet();
-            left.send(b"ghi", 0);
+            one_by_one(left);
         }
         left.meet();
     }, |right| {
@@ -185,12 +180,7 @@ cases! {
 
     /// Each is an event of its own for who waits for edges.
     edges: |left| {
-        left.meet();
-        left.send(b"abc", 0);
-        left.meet();
-        over_tcp(left, b"def");
-        left.meet();
-        left.send(b"ghi", 0);
+        one_by_one(left);
         left.meet();
     }, |right| {
         let epoll = Epoll::of(right.fd, IN | RDHUP | libc::EPOLLET);
@@ -347,6 +337,16 @@ cases! {
 fn three(end: &mut End) {
     end.send(b"abc", 0);
     over_tcp(end, b"def");
+    end.send(b"ghi", 0);
+}
+
+/// The same, each when the other end is there for it.
+fn one_by_one(end: &mut End) {
+    end.meet();
+    end.send(b"abc", 0);
+    end.meet();
+    over_tcp(end, b"def");
+    end.meet();
     end.send(b"ghi", 0);
 }
 

@@ -12,7 +12,7 @@ use lab_driver::Machine;
 
 use crate::{
     bench::{Bench, GUEST1, GUESTS, soak_minutes},
-    cases::leaks::{self, Memory},
+    cases::leaks,
     pair::{Load, Pair},
     peer::Peer,
     travel,
@@ -139,8 +139,6 @@ pub(super) fn come_and_go(bench: &Bench) -> Result<()> {
     load.stop()?;
     pair.a.close()?;
     pair.b.close()?;
-    let memory = GUESTS.map(|guest| Memory::of(bench, guest));
-    memory.into_iter().try_for_each(|memory| memory.map(drop))?;
     GUESTS.iter().try_for_each(|guest| bench.unload(*guest))?;
     leaks::nothing_is_held(bench, &GUESTS)
 }
