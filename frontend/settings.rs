@@ -42,7 +42,7 @@ pub struct RawSettings {
     pub initial_ring_kib: u32,
     /// Memory that may be granted to each peer for data, in MiB, from 1 to 256.
     pub arena_mib: u32,
-    /// Longest busy-wait before sleeping, in microseconds, from 0 (never) to [`SPIN_US_MAX`].
+    /// Longest busy-wait before sleeping, in microseconds, from 0 (never) to `SPIN_US_MAX`.
     pub spin_us: u32,
     /// Calls that move data before a ring is asked for, from 0 to 1,000,000.
     pub upgrade_calls: u32,

@@ -3,7 +3,7 @@
 //! The part of XenVMC that runs in a guest: takes over the sockets of connections to co-resident guests, and moves their
 //! bytes through memory that the two guests share.
 //!
-//! * `discovery` and what it uses finds the peers, `establish` makes a [`channel`] to each that is needed.
+//! * `discovery` and what it uses finds the peers, `establish` makes a `channel` to each that is needed.
 //! * `adoption` takes over sockets, `calls` is what is called then; `handshake` agrees with the peer on each, and `parting` ends that.
 //! * `transmit` and `receive` move bytes, `unread` says what there is, `switch` and `ready` decide over which path, `giveback` goes back.
 //! * `datagram` does all of that for UDP.

@@ -13,14 +13,14 @@ count() {
 }
 
 # suite NAME COMMAND…: a command that names its tests in lines that end with "... ok", "... FAILED" and the like,
-# shown as they come, and sums them up, once or more, as "N passed, N failed" ("N passed; N failed").
+# shown as they come, as are the steps of a lab's boot, and sums them up, once or more, as "N passed, N failed" ("N passed; N failed").
 suite() {
     suite_name=$1 suite_log=$top/build/logs/$1.log
     shift
     mkdir -p "$top/build/logs"
     rm -f "$suite_log.status"
     { "$@" 2>&1 || echo $? >"$suite_log.status"; } | tee "$suite_log" |
-        sed -u -n -E "s/^(test )?(.* \.\.\. .*)/  $suite_name: \2/p"
+        sed -u -n -E "s/^(test )?(.* \.\.\. .*)/  $suite_name: \2/p; s/^lab: /  &/p"
     set -- $(sed -n -E 's/^(.*[^0-9])?([0-9]+) passed[;,] ([0-9]+) failed.*/\2 \3/p' "$suite_log" |
         awk '{ passed += $1; failed += $2 } END { print passed + 0, failed + 0 }')
     [ ! -e "$suite_log.status" ] || [ "$2" -gt 0 ] || set -- "$1" 1

@@ -30,7 +30,7 @@ pub trait Handler: Send + Sync + 'static {
 ///
 /// # Invariants
 ///
-/// `irq` is bound to the port, with [`Channel::entry`] as its handler and `dev_id`, a raw `Arc<H>`,
+/// `irq` is bound to the port, with `Channel::entry` as its handler and `dev_id`, a raw `Arc<H>`,
 /// as its argument.
 pub struct Channel<H: Handler> {
     irq: u32,

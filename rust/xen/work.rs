@@ -76,7 +76,7 @@ macro_rules! new_task {
 ///
 /// # Invariants
 ///
-/// `work` is an initialised `struct delayed_work` whose function is [`Task::call`], and it is
+/// `work` is an initialised `struct delayed_work` whose function is `Task::call`, and it is
 /// pinned.
 #[pin_data(PinnedDrop)]
 pub struct Task<H: Run> {

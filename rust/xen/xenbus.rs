@@ -197,7 +197,7 @@ impl Transaction {
         read_in(self.id, path, max)
     }
 
-    /// As [`write`].
+    /// As [`write()`].
     ///
     /// # Errors
     ///

@@ -42,7 +42,7 @@ const LAB: &str = "demo";
 
 /// netperf between two guests, without and with the modules, in turn.
 #[derive(Parser)]
-#[command(name = "demo", version)]
+#[command(name = "demo", bin_name = "scripts/demo", version)]
 struct Arguments {
     /// A subset, in under four minutes.
     #[arg(long)]

@@ -84,7 +84,7 @@ pub(crate) fn up(name: &str, options: &Options, progress: &mut Progress) -> Resu
     fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
     let _lock = state::lock(&directory)?;
     if State::load(&directory)?.is_some_and(|state| state.is_alive()) {
-        bail!("lab {name} is up: \"lab down\" ends it");
+        bail!("lab {name} is up: \"scripts/lab down\" ends it");
     }
     let log = directory.join("up.log");
     progress.log_to(

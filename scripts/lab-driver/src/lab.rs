@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use lab_agent::wire::Request;
+use tempfile::NamedTempFile;
 
 use crate::{
     boot,
@@ -64,7 +65,7 @@ impl Lab {
                 "lab {name} has ended by itself: see {}",
                 directory.join("console.log").display()
             ),
-            None => bail!("there is no lab {name}: make it with \"lab up\""),
+            None => bail!("there is no lab {name}: make it with \"scripts/lab up\""),
         }
     }
 
@@ -253,20 +254,29 @@ impl Lab {
         Ok(())
     }
 
-    /// Copies a file from a machine, with its permission bits.
+    /// Copies a file from a machine, with its permission bits. Takes its name here when it is complete.
     ///
     /// # Errors
     ///
     /// It cannot be read there or written here, or the machine is [`Gone`](crate::Gone).
     pub fn pull(&self, machine: Machine, path: &str, local: &Path) -> Result<()> {
-        let mut file = File::create(local).with_context(|| local.display().to_string())?;
+        let directory = match local.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let mut file =
+            NamedTempFile::new_in(directory).with_context(|| local.display().to_string())?;
         let request = Request::Pull {
             path: path.to_owned(),
         };
         let outcome = client::transact(self, machine, request, None, None, &mut |_, data| {
             file.write_all(data)
         })?;
-        Ok(file.set_permissions(fs::Permissions::from_mode(outcome.mode))?)
+        let mode = fs::Permissions::from_mode(outcome.mode);
+        file.as_file().set_permissions(mode)?;
+        file.persist(local)
+            .with_context(|| local.display().to_string())?;
+        Ok(())
     }
 
     /// The contents of a machine's file.

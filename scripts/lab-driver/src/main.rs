@@ -17,7 +17,7 @@ use lab_driver::{Lab, Machine, Options, Progress, Stream, interrupt};
 
 /// Xen in an emulator, with Dom0 and guests.
 #[derive(Parser)]
-#[command(name = "lab", version)]
+#[command(name = "lab", bin_name = "scripts/lab", version)]
 struct Arguments {
     /// Which lab; several run side by side.
     #[arg(long, global = true, default_value = "default", value_name = "LAB")]

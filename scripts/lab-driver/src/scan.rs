@@ -3,7 +3,7 @@
 //! Finds the lines of a kernel's or of Xen's log that no test may leave behind.
 
 /// What such a line contains.
-const SIGNS: [&str; 26] = [
+const SIGNS: [&str; 27] = [
     "BUG:",
     "kernel BUG",
     "WARNING:",
@@ -30,6 +30,7 @@ const SIGNS: [&str; 26] = [
     "ODEBUG:",
     "UBSAN:",
     "Xen BUG at",
+    "Xen WARN at",
     "Panic on CPU",
 ];
 

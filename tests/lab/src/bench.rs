@@ -220,6 +220,7 @@ impl Bench {
 
     /// Takes a guest's life; the next test needs another lab.
     pub(crate) fn destroy(&self, guest: Machine) -> Result<()> {
+        self.collect_logs();
         self.spent.set(true);
         self.destroyed.borrow_mut().push(guest);
         self.shell(Machine::Dom0, &format!("xl destroy {guest}"))
@@ -240,12 +241,13 @@ impl Bench {
 
     /// Does what makes a guest boot anew, and waits until it is there again, with all that tests need.
     pub(crate) fn anew(&self, guest: Machine, what: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.collect_logs();
         self.loaded.borrow_mut().remove(&guest);
         self.dirty.set(true);
         self.lab.while_away(guest, || {
             what()?;
             self.peers.borrow_mut().remove(&guest);
-            travel::wait_answer(&self.lab, guest)
+            travel::wait_boot(&self.lab, guest)
         })?;
         equip(&self.lab, &self.programs, guest)?;
         // As the lab did at first.
@@ -493,14 +495,9 @@ impl Bench {
 
     /// Waits until all these connections are on the ring both ways.
     pub(crate) fn wait_on_ring(&self, pairs: &[Pair]) -> Result<()> {
-        self.wait("all are on the ring", || {
-            for pair in pairs {
-                if !pair.is_accelerated()? {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        })
+        pairs
+            .iter()
+            .try_for_each(|pair| self.wait("it is on the ring", || pair.is_accelerated()))
     }
 
     /// How often a connection of a guest was declined for a reason, by the guest or by its peer.
@@ -548,10 +545,15 @@ impl Bench {
         )
     }
 
-    /// Waits until no guest has a connection any more.
+    /// Waits until neither guest has a connection any more.
     pub(crate) fn wait_no_connections(&self) -> Result<()> {
+        self.wait_no_connections_of(&GUESTS)
+    }
+
+    /// Waits until none of these guests has one.
+    pub(crate) fn wait_no_connections_of(&self, guests: &[Machine]) -> Result<()> {
         self.wait("no connection is left", || {
-            for guest in GUESTS {
+            for &guest in guests {
                 if !self.report(guest, "connections")?.is_empty() {
                     return Ok(false);
                 }
@@ -580,17 +582,20 @@ impl Bench {
         self.logs.borrow_mut().collect_xen(&self.lab)
     }
 
+    /// Takes what the logs have got, before a buffer wraps or a guest goes with its own.
+    pub(crate) fn collect_logs(&self) {
+        self.logs.borrow_mut().collect(&self.lab, self.machines());
+    }
+
     /// What all logs have got since the last time.
     pub(crate) fn take_logs(&self) -> Logs {
-        let mut logs = self.logs.borrow_mut();
-        logs.collect(&self.lab, self.machines());
-        std::mem::take(&mut logs)
+        self.collect_logs();
+        self.logs.take()
     }
 
     /// What a machine's kernel has said since the test began.
     pub(crate) fn kernel_log(&self, machine: Machine) -> String {
-        let mut logs = self.logs.borrow_mut();
-        logs.collect(&self.lab, self.machines());
-        logs.of(&machine.to_string()).to_owned()
+        self.collect_logs();
+        self.logs.borrow().of(&machine.to_string()).to_owned()
     }
 }

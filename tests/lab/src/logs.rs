@@ -14,13 +14,15 @@ use crate::bench::patience;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Signs of trouble besides those that every lab looks for.
-const SIGNS: [&str; 6] = [
+const SIGNS: [&str; 8] = [
     "self-detected stall",
     "rcu: INFO",
     "invalid opcode",
     "page fault at",
     "Triple fault",
     "broke the protocol",
+    "the channel does not end",
+    "keys not taken back",
 ];
 
 /// The logs, by the names of those who write them.

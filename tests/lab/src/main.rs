@@ -22,7 +22,7 @@ use suite::Setting;
 
 /// The lab tests: real guests, real sockets, both modules.
 #[derive(Parser)]
-#[command(name = "tests/run")]
+#[command(name = "tests/run", bin_name = "tests/run")]
 struct Arguments {
     /// Print the names of all tests.
     #[arg(long)]

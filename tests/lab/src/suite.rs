@@ -189,11 +189,20 @@ impl Suite {
             let name = format!("{}-{}", self.lab, setting.name());
             Lab::down_by_name(&name)?;
             let lab = Lab::up(&name, &setting.options(), &mut Progress::to_stderr())?;
-            let made = Bench::new(lab, &self.programs)?;
-            // What the machines said while they booted is not the tests' business.
-            drop(made.take_logs());
-            made.begin_checks()?;
-            *bench = Some(made);
+            let prepare = || {
+                let made = Bench::new(lab, &self.programs)?;
+                // What the machines said while they booted is not the tests' business.
+                drop(made.take_logs());
+                made.begin_checks()?;
+                Ok::<_, anyhow::Error>(made)
+            };
+            match prepare() {
+                Ok(made) => *bench = Some(made),
+                Err(error) => {
+                    Lab::down_by_name(&name)?;
+                    return Err(error);
+                }
+            }
         }
         bench.as_ref().context("no lab")
     }
@@ -273,7 +282,7 @@ impl Suite {
         if mixed_up {
             return Some("the emulator mixed up a guest with Xen");
         }
-        let delivered_twice = GUESTS.iter().any(|guest| {
+        let delivered_twice = (1..=cases::MANY).map(Machine::Guest).any(|guest| {
             let path = self.kept_in(name).join(format!("{guest}.console"));
             let console = fs::read_to_string(path).unwrap_or_default();
             console.contains("BUG: ENTRY_TRAMPOLINE stack guard page was hit")

@@ -20,6 +20,9 @@ const TIMEOUT: Duration = Duration::from_secs(180);
 /// Time in which a guest that is back must answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// Time in which one that boots must answer: the same as when the lab was made.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(240);
+
 /// Time that one attempt to reach it may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -143,7 +146,11 @@ pub(crate) fn save_and_restore_all(lab: &Lab, guests: &[Machine]) -> Result<()> 
         return Ok(());
     };
     lab.while_away(*guest, || {
-        tool(lab, &format!("xl save {guest} {}", file(*guest)))?;
+        let file = file(*guest);
+        tool(
+            lab,
+            &format!("xl save {guest} {file} || {{ status=$?; rm -f {file}; exit $status; }}"),
+        )?;
         save_and_restore_all(lab, others)?;
         with_file(lab, *guest, "xl restore")?;
         wait_answer(lab, *guest)
@@ -233,14 +240,28 @@ fn tool(lab: &Lab, line: &str) -> Result<()> {
     output.success().with_context(|| line.to_owned()).map(drop)
 }
 
+/// Makes a guest of the lab, which is not there, anew. For [`crate::bench::Bench::anew`], which waits for it.
+pub(crate) fn create(lab: &Lab, guest: Machine) -> Result<()> {
+    tool(lab, &format!("xl create -q /lab/{guest}.cfg"))
+}
+
+/// Waits until a guest answers that boots.
+pub(crate) fn wait_boot(lab: &Lab, guest: Machine) -> Result<()> {
+    wait_answer_for(lab, guest, BOOT_TIMEOUT)
+}
+
 /// Waits until a guest answers that was away.
 pub(crate) fn wait_answer(lab: &Lab, guest: Machine) -> Result<()> {
+    wait_answer_for(lab, guest, ANSWER_TIMEOUT)
+}
+
+fn wait_answer_for(lab: &Lab, guest: Machine, timeout: Duration) -> Result<()> {
     let start = Instant::now();
     loop {
         let command = lab.command(guest, &["true"]);
         match command.timeout(ATTEMPT_TIMEOUT).run() {
             Ok(_) => return Ok(()),
-            Err(error) if start.elapsed() > patience(lab, ANSWER_TIMEOUT) => {
+            Err(error) if start.elapsed() > patience(lab, timeout) => {
                 return Err(error.context("the guest is back, and does not answer"));
             }
             Err(_) => {}

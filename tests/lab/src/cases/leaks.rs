@@ -68,7 +68,7 @@ impl Memory {
     }
 }
 
-/// Returns the entries of Xen's report that are between two guests. `domain` finds the line that says
+/// Returns the entries of Xen's report that these guests have with others than Dom0, those that are no more among them. `domain` finds the line that says
 /// whose the entries behind it are; `peer` finds the domain at the other end.
 fn entries(
     report: &str,
@@ -84,7 +84,7 @@ fn entries(
         if let Some(domid) = domain(line) {
             current = Some(domid);
         } else if current.is_some_and(|domid| domids.contains(&domid)) {
-            count += usize::from(peer(line).is_some_and(|domid| domids.contains(&domid)));
+            count += usize::from(peer(line).is_some_and(|domid| domid != 0));
         }
     }
     count
@@ -180,7 +180,7 @@ pub(super) fn nothing_is_left(bench: &Bench) -> Result<()> {
         generation(bench)?;
     }
     bench.wait_no_connections()?;
-    no_references(bench)?;
+    no_references(bench, &GUESTS)?;
     // More connections one after the other need no more than those before them.
     let again = holdings(bench)?;
     ensure!(
@@ -194,10 +194,10 @@ pub(super) fn nothing_is_left(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// Nobody holds on to the frontends.
-pub(super) fn no_references(bench: &Bench) -> Result<()> {
-    for guest in GUESTS {
-        let references = bench.shell(guest, "cat /sys/module/xenvmc_frontend/refcnt")?;
+/// Nobody holds on to the frontends of these guests.
+pub(super) fn no_references(bench: &Bench, guests: &[Machine]) -> Result<()> {
+    for guest in guests {
+        let references = bench.shell(*guest, "cat /sys/module/xenvmc_frontend/refcnt")?;
         ensure!(
             references == "0",
             "{guest}: {references} references to the module"
@@ -212,7 +212,7 @@ pub(super) fn nothing_is_left_now(bench: &Bench) -> Result<()> {
     nothing_is_held(bench, &GUESTS)
 }
 
-/// The same of these guests, whose modules and backend are unloaded.
+/// The same of these guests, whose modules are unloaded. The backend may be there.
 pub(super) fn nothing_is_held(bench: &Bench, guests: &[Machine]) -> Result<()> {
     let nothing = Holdings {
         grants: 0,
@@ -227,14 +227,27 @@ pub(super) fn nothing_is_held(bench: &Bench, guests: &[Machine]) -> Result<()> {
             format!("/local/domain/{domid}/data/xenvmc"),
             format!("/local/domain/{domid}/xenvmc"),
         ] {
-            let found = bench.shell(
-                Machine::Dom0,
-                &format!("xenstore-ls {path} 2>/dev/null || :"),
-            )?;
-            ensure!(found.is_empty(), "{path} is still there: {found}");
+            wait_no_key(bench, &path)?;
         }
     }
     Ok(())
+}
+
+/// Waits until xenstore has no such key.
+fn wait_no_key(bench: &Bench, path: &str) -> Result<()> {
+    bench.wait(&format!("{path} is gone"), || {
+        let exists = bench.try_shell(Machine::Dom0, &format!("xenstore-exists {path}"))?;
+        Ok(exists.status != 0)
+    })
+}
+
+/// Waits until nothing is left of a domain that was destroyed: nobody holds its memory, and nobody has written about it to xenstore.
+pub(super) fn nothing_is_left_of(bench: &Bench, domid: u32) -> Result<()> {
+    bench.wait(&format!("domain {domid} is gone"), || {
+        let line = format!("xl list | awk '$2 == {domid}'");
+        Ok(bench.shell(Machine::Dom0, &line)?.is_empty())
+    })?;
+    wait_no_key(bench, &format!("/local/domain/{domid}"))
 }
 
 /// No test has lost memory: kmemleak finds a pointer to all that was allocated.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use lab_driver::Machine;
 
 use crate::{
-    bench::{Bench, GUEST1, GUESTS, soak_minutes},
+    bench::{Bench, GUEST1, GUEST2, GUESTS, soak_minutes},
     cases::leaks,
     pair::{Load, Pair},
     peer::Peer,
@@ -24,8 +24,8 @@ pub(crate) const COUNT: u8 = 8;
 /// Bytes that each connection moves each way at a time.
 const BYTES: u64 = 100_000;
 
-/// Memory that Dom0 may have less at the end, in KiB: caches that grow with use.
-const DOM0_SLACK_KIB: u64 = 16 << 10;
+/// Memory that a machine may have less at the end, in KiB: caches that grow with use.
+const SLACK_KIB: u64 = 16 << 10;
 
 fn guests() -> impl Iterator<Item = Machine> {
     (1..=COUNT).map(Machine::Guest)
@@ -82,6 +82,7 @@ pub(super) fn all_pairs(bench: &Bench) -> Result<()> {
     bench.wait_on_ring(&pairs)?;
     bench.wait_on_ring(&of_last)?;
 
+    let dead = bench.domid(last)?;
     bench.destroy(last)?;
     lost.into_iter().try_for_each(|load| load.lost(true))?;
     all_go_on(&loads)?;
@@ -90,6 +91,9 @@ pub(super) fn all_pairs(bench: &Bench) -> Result<()> {
     of_last.iter().try_for_each(|pair| pair.a.close())?;
 
     let others: Vec<Machine> = guests().filter(|guest| *guest != last).collect();
+    bench.wait_no_connections_of(&others)?;
+    leaks::no_references(bench, &others)?;
+    leaks::nothing_is_left_of(bench, dead)?;
     others.iter().try_for_each(|guest| bench.unload(*guest))?;
     leaks::nothing_is_held(bench, &others)
 }
@@ -100,10 +104,17 @@ pub(super) fn come_and_go(bench: &Bench) -> Result<()> {
     let minutes = soak_minutes()?;
     let pair = bench.pair()?;
     let load = Load::start(&pair, BYTES)?;
-    let (start, mut rounds, mut before) = (Instant::now(), 0, None);
+    let machines = [Machine::Dom0, GUEST1, GUEST2];
+    let available = || {
+        let memory = |machine| bench.available_memory(machine);
+        machines.into_iter().map(memory).collect::<Result<Vec<_>>>()
+    };
+    let (start, mut rounds, mut before) = (Instant::now(), 0, Vec::new());
     while start.elapsed() < Duration::from_secs(60 * minutes) || rounds < 2 {
         for guest in [Machine::Guest(3), Machine::Guest(4)] {
-            bench.equip(guest)?;
+            if rounds == 0 {
+                bench.equip(guest)?;
+            }
             bench.load(guest, "")?;
             bench.wait_peer(guest, &GUEST1.address().to_string())?;
             bench.wait_peer(GUEST1, &guest.address().to_string())?;
@@ -113,32 +124,51 @@ pub(super) fn come_and_go(bench: &Bench) -> Result<()> {
                 .remove(0);
             its.accelerate()?;
             its.exchange(BYTES)?;
+            let dead = bench.domid(guest)?;
+            let receiving = its.b.start("recv")?;
+            receiving.wait_asleep()?;
             bench.anew(guest, || {
-                let line = format!("xl destroy {guest}; xl create -q /lab/{guest}.cfg");
-                bench.shell(Machine::Dom0, &line).map(drop)
+                bench.shell(Machine::Dom0, &format!("xl destroy {guest}"))?;
+                // Before another one comes.
+                receiving.wait()?.failed(0, "ECONNRESET")?;
+                its.b.close()?;
+                travel::create(bench.lab(), guest)
             })?;
-            let error = its.b.receive_all()?.error().to_owned();
-            ensure!(
-                error == "ECONNRESET",
-                "{guest} has gone, and {error:?} came"
-            );
-            its.b.close()?;
+            leaks::nothing_is_left_of(bench, dead)?;
+            bench.wait(
+                "the survivor has the other connection and peer only",
+                || {
+                    let lines =
+                        |file| Ok::<_, anyhow::Error>(bench.report(GUEST1, file)?.lines().count());
+                    Ok(lines("connections")? == 1
+                        && !bench.sees(GUEST1, &guest.address().to_string())?)
+                },
+            )?;
             load.wait_for(BYTES)?;
         }
         rounds += 1;
         // The first round fills caches.
-        let now = bench.available_memory(Machine::Dom0)?;
-        let before = *before.get_or_insert(now);
-        ensure!(
-            now + DOM0_SLACK_KIB >= before,
-            "Dom0 had {before} KiB after the first round, and has {now} KiB after {rounds}"
+        let now = available()?;
+        println!(
+            "    {} s, round {rounds}: KiB available in Dom0 and the first guests {now:?}",
+            start.elapsed().as_secs()
         );
+        if before.is_empty() {
+            before.clone_from(&now);
+        }
+        let has_less = |(now, before): (&u64, &u64)| now + SLACK_KIB < *before;
+        ensure!(
+            !now.iter().zip(&before).any(has_less),
+            "after the first round it was {before:?}"
+        );
+        bench.collect_logs();
     }
-    println!("    {rounds} rounds");
     bench.wait_on_ring(std::slice::from_ref(&pair))?;
     load.stop()?;
     pair.a.close()?;
     pair.b.close()?;
+    bench.wait_no_connections()?;
+    leaks::no_references(bench, &GUESTS)?;
     GUESTS.iter().try_for_each(|guest| bench.unload(*guest))?;
     leaks::nothing_is_held(bench, &GUESTS)
 }

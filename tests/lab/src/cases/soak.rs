@@ -4,6 +4,7 @@
 //! (`make soak`). The same SOAK_SEED makes the same happen.
 
 use std::{
+    collections::BTreeMap,
     process, thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -25,8 +26,8 @@ const CONNECTIONS: u64 = 5;
 /// Scenarios at most, until all connections are checked to their end, and whatever was held is looked for.
 const SCENARIOS: u64 = 4;
 
-/// How the ends of the connections wait.
-const MODES: [&str; 4] = ["block", "poll", "select", "edge"];
+/// How the ends of the connections wait that do not block. O_NONBLOCK is the socket's: both directions have it, or neither.
+const WAITING: [&str; 3] = ["poll", "select", "edge"];
 
 /// Bytes that each connection moves each way after each scenario.
 const BYTES: u64 = 200_000;
@@ -113,19 +114,11 @@ pub(super) fn at_random(bench: &Bench) -> Result<()> {
     println!("    SOAK_SEED={seed} SOAK_MINUTES={minutes}");
     let mut dice = Dice::new(seed);
     let start = Instant::now();
-    let (mut before, mut happened) = (None, 0);
+    let (mut before, mut happened) = (BTreeMap::new(), 0);
     for generation in 1.. {
-        happened += live(bench, &mut dice, start)
+        happened += generation_of(bench, &mut dice, start, &mut before)
             .with_context(|| format!("SOAK_SEED={seed}, generation {generation}"))?;
-        leaks::nothing_is_left_now(bench)?;
-        let after = GUESTS.map(|guest| leaks::Memory::of(bench, guest));
-        // The first generation fills caches.
-        let before =
-            before.get_or_insert_with(|| GUESTS.map(|guest| leaks::Memory::of(bench, guest)));
-        for ((guest, before), after) in GUESTS.into_iter().zip(before.iter()).zip(after) {
-            let before = before.as_ref().map_err(|e| anyhow::anyhow!("{e:#}"))?;
-            after?.is_like(before, guest, bench.has_debug_kernel())?;
-        }
+        bench.collect_logs();
         if start.elapsed() >= Duration::from_secs(60 * minutes) {
             println!("    {happened} scenarios in {generation} generations");
             break;
@@ -135,20 +128,50 @@ pub(super) fn at_random(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-/// Connections from their beginning to their end, and some scenarios meanwhile; returns how many.
-fn live(bench: &Bench, dice: &mut Dice, start: Instant) -> Result<u64> {
+/// Connections and scenarios, and nothing is left of them; returns how many scenarios. `before` is the memory of guests that have been through
+/// that: it fills caches.
+fn generation_of(
+    bench: &Bench,
+    dice: &mut Dice,
+    start: Instant,
+    before: &mut BTreeMap<Machine, leaks::Memory>,
+) -> Result<u64> {
+    let (happened, dead) = live(bench, dice, start)?;
+    // The programs have memory of their own.
+    bench.after()?;
+    match dead {
+        Some(guest) => drop(before.remove(&guest)),
+        None => leaks::no_references(bench, &GUESTS)?,
+    }
+    leaks::nothing_is_left_now(bench)?;
+    for guest in GUESTS.into_iter().filter(|guest| Some(*guest) != dead) {
+        let now = leaks::Memory::of(bench, guest)?;
+        match before.get(&guest) {
+            Some(before) => now.is_like(before, guest, bench.has_debug_kernel())?,
+            None => drop(before.insert(guest, now)),
+        }
+    }
+    Ok(happened)
+}
+
+/// Connections from their beginning to their end, and some scenarios meanwhile; returns how many, and who died.
+fn live(bench: &Bench, dice: &mut Dice, start: Instant) -> Result<(u64, Option<Machine>)> {
     let mut pairs = Vec::new();
     for _ in 0..=dice.roll(CONNECTIONS) {
         pairs.push(bench.pair()?);
     }
     let mut loads = Vec::new();
     for pair in &pairs {
-        let [send, receive] = [dice.pick(&MODES), dice.pick(&MODES)];
+        let [send, receive] = match dice.roll(4) {
+            0 => ["block"; 2],
+            _ => [*dice.pick(&WAITING), *dice.pick(&WAITING)],
+        };
         let [send, receive] = [format!("mode={send}"), format!("mode={receive}")];
         loads.push(Load::start_as(pair, BYTES, &send, &receive)?);
     }
     let resets = bench.resets()?;
     let count = 1 + dice.roll(SCENARIOS);
+    let mut happened = 0;
     let is_pv = bench.lab().options().kind == GuestType::Pv;
     for _ in 0..count {
         let guest = *dice.pick(&GUESTS);
@@ -164,6 +187,7 @@ fn live(bench: &Bench, dice: &mut Dice, start: Instant) -> Result<u64> {
         );
         (scenario.happen)(bench, guest, dice)
             .with_context(|| format!("{guest} {}", scenario.name))?;
+        happened += 1;
         // Sometimes the next one comes at once.
         if dice.roll(3) > 0 {
             loads.iter().try_for_each(|load| load.wait_for(BYTES))?;
@@ -178,21 +202,23 @@ fn live(bench: &Bench, dice: &mut Dice, start: Instant) -> Result<u64> {
         for pair in &pairs {
             pair.end(guest == GUEST2).close()?;
         }
-        return Ok(count + 1);
+        return Ok((happened + 1, Some(guest)));
     }
     Load::end_all(loads, &pairs)?;
     // A module that was loaded anew counts from 0.
     ensure!(bench.resets()? <= resets, "connections were reset");
-    Ok(count)
+    Ok((happened, None))
 }
 
 /// A guest is destroyed, and made again; the connections end at the other one.
 fn die(bench: &Bench, guest: Machine, loads: Vec<Load<'_>>) -> Result<()> {
+    let dead = bench.domid(guest)?;
     bench.anew(guest, || {
-        let line = format!("xl destroy {guest}; xl create -q /lab/{guest}.cfg");
-        bench.shell(Machine::Dom0, &line)?;
+        bench.shell(Machine::Dom0, &format!("xl destroy {guest}"))?;
         loads
             .into_iter()
-            .try_for_each(|load| load.lost(guest == GUEST2))
-    })
+            .try_for_each(|load| load.lost(guest == GUEST2))?;
+        travel::create(bench.lab(), guest)
+    })?;
+    leaks::nothing_is_left_of(bench, dead)
 }

@@ -193,7 +193,7 @@ pub(super) fn leaves_nothing(bench: &Bench) -> Result<()> {
             pair.b.close()?;
         }
         bench.wait_no_connections()?;
-        leaks::no_references(bench)?;
+        leaks::no_references(bench, &GUESTS)?;
         leaks::nothing_is_left_now(bench)
     };
     travels(2)?;
