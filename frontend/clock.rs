@@ -104,7 +104,6 @@ fn look_at_all(channel: &Arc<Channel>) -> bool {
         match look(&stream, limit_ms) {
             Ok(Verdict::Again) => again = true,
             Ok(Verdict::Rest) => {}
-            Ok(Verdict::OverTcp) => stream.socket().write_space(),
             Ok(Verdict::TimedOut) => {
                 stream.frontend().counters().user_timeouts.inc();
                 stream.socket().abort(ETIMEDOUT_CODE);
@@ -124,8 +123,6 @@ enum Verdict {
     Again,
     /// Only after more was sent, or room was looked for in vain.
     Rest,
-    /// Our direction goes on over TCP.
-    OverTcp,
     /// The time is over.
     TimedOut,
 }
@@ -150,8 +147,7 @@ fn look(stream: &AdoptedStream, limit_ms: u32) -> core::result::Result<Verdict, 
     let prod = sender.outbound.prod();
     let cons = view.peer.word(slot::RX_CONS).load_acquire();
     let unread = prod.wrapping_sub(cons);
-    let is_settled = sender.outbound.is_settled();
-    if (unread == 0 && is_settled) || view.peer_wants_tcp() {
+    if unread == 0 || view.peer_wants_tcp() {
         sender.clock = None;
         return Ok(Verdict::Rest);
     }
@@ -168,10 +164,10 @@ fn look(stream: &AdoptedStream, limit_ms: u32) -> core::result::Result<Verdict, 
     if !is_answered && asked_ms >= limit_ms {
         return Ok(Verdict::TimedOut);
     }
-    let is_full = !is_settled || switch::is_full(stream, extent, unread);
+    let is_full = switch::is_full(stream, extent, unread);
     if is_answered && has_stalled && is_full {
         switch::leave_stalled(stream, sender, &link, cons)?;
-        return Ok(Verdict::OverTcp);
+        return Ok(Verdict::Rest);
     }
     Ok(if is_answered && !is_full {
         Verdict::Rest

@@ -120,7 +120,9 @@ pub(crate) fn for_space(stream: &AdoptedStream) -> bool {
     let size = stream.extent_bytes.load(Relaxed);
     let (socket, epoch) = (stream.socket(), stream.epoch());
     let hit = wait_for(stream, &stream.tx_experience, || {
-        (transmit::has_room(&link, size) && !stream.has_pending_records.load(Relaxed))
+        // While records are due, the next call goes on over TCP.
+        stream.has_pending_records.load(Relaxed)
+            || transmit::has_room(&link, size)
             || socket.has_error()
             || stream.epoch() != epoch
     });

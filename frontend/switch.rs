@@ -44,6 +44,9 @@ use xenvmc_xen::VirtFence;
 /// Binary logarithm of how many times larger a ring becomes in one step.
 const GROWTH_ORDER: u8 = 2;
 
+/// Records that it takes to enter the ring, or another extent, and to leave again: nobody waits for a segment to be entered.
+const RING_RECORDS: u32 = 2;
+
 /// Bytes that a connection takes before anybody reads, if the application has not set a larger send buffer: about what a new
 /// TCP connection does with the send and receive buffers that Linux gives it.
 const UNREAD_BYTES: usize = 256 << 10;
@@ -103,8 +106,7 @@ pub(crate) fn to_right_path(
                 return Ok(true);
             }
             // Somebody else's bytes have taken the last record. TCP takes bytes without one.
-            note_declined(stream, sender, Decline::LogFull);
-            leave(stream, sender, link)?;
+            leave_log_full(stream, sender, link)?;
             Ok(false)
         }
         None => match enter(stream, guard, link, view)? {
@@ -163,18 +165,20 @@ fn enter(
     if stalled_at == Some(view.peer.word(slot::RX_CONS).load_acquire()) {
         return Ok(Err(Decline::Stalled));
     }
-    // What is due from before, and then room for the ring's own record and the one behind it: nobody waits for a segment to be entered.
+    // What is due from before.
     publish(stream, guard.state(), link)?;
-    if !guard.state().outbound.has_log_room(&view.peer)? {
+    let log_room = guard.state().outbound.log_room(&view.peer)?;
+    if log_room < RING_RECORDS {
         return Ok(Err(Decline::LogFull));
     }
     collect(guard.state(), link)?;
+    let (channel, initial) = (link.channel(), stream.frontend().settings().initial_order);
+    let unread = unread_order(stream);
     let extent = match guard.state().needs_order {
-        Some(order) => link.channel().take_spare_extent(order),
-        None => {
-            let order = stream.frontend().settings().initial_order;
-            link.channel().take_extent(order)
-        }
+        Some(order) => channel.take_spare_extent(order),
+        // Growth could not be told of before the reader has entered a segment: a small one is not worth the last records.
+        None if log_room == RING_RECORDS && initial < unread => channel.take_spare_extent(unread),
+        None => channel.take_extent(initial),
     };
     let extent = match extent {
         Ok(extent) => extent,
@@ -219,6 +223,8 @@ pub(crate) fn leave(
     stream.sends_to_ring.store(false, Release);
     stream.frontend().counters().ring_left.inc();
     publish(stream, sender, link)?;
+    // Who waits for room in the ring has TCP's now.
+    stream.socket().write_space();
     collect(sender, link)
 }
 
@@ -240,6 +246,8 @@ pub(crate) enum Growth {
     NoRoom(u8),
     /// The same, but the arena is growing: there will be room when the peer's kernel has mapped it.
     Soon(u8),
+    /// The same, but the peer cannot be told of another one before it has entered a segment.
+    LogFull,
 }
 
 /// Goes on in a larger extent, if this one is not as large as may be, and the reader is at work or TCP would take as much
@@ -269,13 +277,19 @@ pub(crate) fn grow(
         // At once, as the log has few records.
         unread
     };
+    let log_room = log_room(sender, link)?;
+    // The last one that can be told of for now is not to be too small for what TCP would take.
+    let order = match log_room == RING_RECORDS {
+        true => order.max(unread),
+        false => order,
+    };
     if order <= extent.order() {
         return Ok(Growth::Enough);
     }
     let is_small = extent.order() < unread;
-    if !has_log_room(sender, link)? {
+    if log_room < RING_RECORDS {
         return Ok(match is_small {
-            true => Growth::NoRoom(order),
+            true => Growth::LogFull,
             false => Growth::Enough,
         });
     }
@@ -342,7 +356,7 @@ fn give_way(
     let Mode::Ring { seq, .. } = sender.outbound.mode() else {
         return Ok(());
     };
-    if !has_log_room(sender, link)? {
+    if log_room(sender, link)? < RING_RECORDS {
         return Ok(());
     }
     let Some(smaller) = link.channel().take_granted_extent(order) else {
@@ -358,11 +372,11 @@ fn give_way(
     publish(stream, sender, link)
 }
 
-/// Whether another extent can be told of at once.
-fn has_log_room(sender: &mut Sender, link: &Link) -> core::result::Result<bool, Violation> {
+/// How many records can be published at once.
+fn log_room(sender: &mut Sender, link: &Link) -> core::result::Result<u32, Violation> {
     match link.view() {
-        Some(view) => sender.outbound.has_log_room(&view.peer),
-        None => Ok(false),
+        Some(view) => sender.outbound.log_room(&view.peer),
+        None => Ok(0),
     }
 }
 
@@ -402,6 +416,20 @@ pub(crate) fn leave_full(
 ) -> core::result::Result<(), Violation> {
     sender.needs_order = Some(order);
     note_declined(stream, sender, Decline::ArenaExhausted);
+    leave(stream, sender, link)
+}
+
+/// Goes on over TCP, as the ring is full and the peer cannot be told of a larger one ([`Growth::LogFull`]).
+///
+/// # Errors
+///
+/// If the peer has broken the protocol.
+pub(crate) fn leave_log_full(
+    stream: &AdoptedStream,
+    sender: &mut Sender,
+    link: &Link,
+) -> core::result::Result<(), Violation> {
+    note_declined(stream, sender, Decline::LogFull);
     leave(stream, sender, link)
 }
 

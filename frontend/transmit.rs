@@ -92,8 +92,9 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
         // Also before there is a ring.
         stream.has_sent_urgent.store(true, Release);
     }
+    let epoch = stream.epoch();
     if stream.phase() != Phase::Active || message.is_empty() {
-        match over_tcp(stream, message, &mut timeout, 0)? {
+        match over_tcp(stream, message, &mut timeout, 0, epoch)? {
             Sent::All(sent) => return Ok(sent),
             Sent::UntilRing => {}
         }
@@ -134,15 +135,14 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
             Ok(Step::Full) => {}
             Ok(Step::Soon) => {
                 naps += 1;
-                let mut nap = NAP_JIFFIES;
-                if stream.wait(&mut nap, || stream.epoch() != epoch) == Woken::Signal {
+                if nap(stream, &mut timeout, || stream.epoch() != epoch) == Woken::Signal {
                     return sent_or(message, interrupted(timeout));
                 }
                 continue;
             }
             Ok(Step::Tcp) => {
                 let sent = total - message.len();
-                match over_tcp(stream, message, &mut timeout, sent) {
+                match over_tcp(stream, message, &mut timeout, sent, epoch) {
                     Ok(Sent::All(more)) => return Ok(sent + more),
                     Ok(Sent::UntilRing) => continue,
                     Err(_) if sent > 0 => return Ok(sent),
@@ -210,12 +210,13 @@ enum Sent {
 }
 
 /// Sends over TCP what is left of a message, of which `before` bytes were sent already. Waiting is ours: a task that waits
-/// inside TCP's method would keep the module from going.
+/// inside TCP's method would keep the module from going. What has changed since the stream's `epoch` may let it take the ring.
 fn over_tcp(
     stream: &Arc<AdoptedStream>,
     message: &mut Message<'_>,
     timeout: &mut c_long,
     before: usize,
+    mut epoch: u32,
 ) -> Result<Sent> {
     if switch::is_for_tcp_alone(message) || message.is_empty() {
         let sent = stream.tcp_sendmsg(message)?;
@@ -228,7 +229,6 @@ fn over_tcp(
         sent => Ok(Sent::All(sent)),
     };
     loop {
-        let epoch = stream.epoch();
         if *timeout != 0 && !stream.is_installed() {
             // Nobody would wake us here: TCP's own method waits.
             return sent_or(sent, restart());
@@ -247,8 +247,7 @@ fn over_tcp(
             }
             Err(error) if error == EAGAIN && *timeout != 0 && stream.tcp_has_space() => {
                 // There is room, but no memory for it: a moment later, maybe.
-                let mut nap = NAP_JIFFIES;
-                if stream.wait(&mut nap, || false) == Woken::Signal {
+                if nap(stream, timeout, || false) == Woken::Signal {
                     return sent_or(sent, interrupted(*timeout));
                 }
             }
@@ -272,12 +271,28 @@ fn over_tcp(
         });
         match woken {
             Woken::Ready if !stream.is_installed() => return sent_or(sent, restart()),
-            Woken::Ready if stream.phase() == Phase::Active => return Ok(Sent::UntilRing),
-            Woken::Ready => {}
+            Woken::Ready => {
+                // Before the phase is looked at: what changes later is noticed then.
+                epoch = stream.epoch();
+                if stream.phase() == Phase::Active {
+                    return Ok(Sent::UntilRing);
+                }
+            }
             Woken::TimedOut => return sent_or(sent, EAGAIN),
             Woken::Signal => return sent_or(sent, interrupted(*timeout)),
         }
     }
+}
+
+/// Sleeps for a moment, of the time that the call has.
+fn nap(stream: &AdoptedStream, timeout: &mut c_long, is_over: impl Fn() -> bool) -> Woken {
+    let most = NAP_JIFFIES.min(*timeout);
+    let mut left = most;
+    let woken = stream.wait(&mut left, is_over);
+    if *timeout != c_long::MAX {
+        *timeout -= most - left;
+    }
+    woken
 }
 
 /// Sends into the ring what there is room for. Who may not wait, or has waited enough, goes on over TCP where a larger ring would
@@ -309,6 +324,10 @@ fn step(
         match growth {
             _ if room > 0 => {}
             Growth::Soon(_) if may_wait => return Ok(Step::Soon),
+            Growth::LogFull => {
+                switch::leave_log_full(stream, sender, &link)?;
+                return Ok(Step::Tcp);
+            }
             Growth::NoRoom(order) | Growth::Soon(order) => {
                 switch::leave_full(stream, sender, &link, order)?;
                 return Ok(Step::Tcp);
@@ -386,6 +405,9 @@ pub(crate) fn watch_tcp(guard: &mut Guard<'_, Stream>) {
     sender.outbound.rogue(seq);
     if let Err(violation) = switch::publish(stream, sender, &link) {
         link.channel().violation(violation);
+    } else if !sender.outbound.is_settled() {
+        // Who waits for room in the ring goes on over TCP.
+        stream.socket().write_space();
     }
 }
 
@@ -414,13 +436,9 @@ pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
     let cons = cons_word.load_acquire();
     let used = prod.wrapping_sub(cons);
     let want = size / 4;
-    let has_clock = stream.socket().user_timeout_ms() != 0;
     if stream.has_pending_records.load(Acquire) {
-        // The reader will say when it has entered a segment.
-        if has_clock {
-            link.channel().note_clock();
-        }
-        return Some(false);
+        // Who has written past us fills TCP: it takes what comes next, too.
+        return None;
     }
     // A small ring grows when it is full, or the rest goes over TCP.
     let is_small = size < PAGE_SIZE << switch::unread_order(stream);
@@ -428,7 +446,7 @@ pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
         // Whoever asked before still wants to hear of it: `noticed` alone takes the wish back.
         return Some(true);
     }
-    if has_clock {
+    if stream.socket().user_timeout_ms() != 0 {
         link.channel().note_clock();
     }
     let event = prod.wrapping_sub(size).wrapping_add(want).wrapping_sub(1);

@@ -70,12 +70,14 @@ bool xenvmc_helper_sk_lock_has_waiter(struct sock *sk)
 void xenvmc_helper_sk_set_nospace(struct sock *sk)
 {
 	set_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
+	smp_mb__after_atomic(); /* before the second look for room; partners: tcp_check_space() and below */
 }
 
 bool xenvmc_helper_sk_wants_space(struct sock *sk)
 {
 	const struct socket *sock = READ_ONCE(sk->sk_socket);
 
+	smp_mb(); /* behind what made room; partner: above */
 	return sock && test_bit(SOCK_NOSPACE, &sock->flags);
 }
 

@@ -50,7 +50,10 @@ u32 xenvmc_helper_tcp_sent_isn(const struct sock *sk)
 
 bool xenvmc_helper_tcp_has_stuck_tail(const struct sock *sk)
 {
-	return tcp_send_head(sk) && !tcp_packets_in_flight(tcp_sk(sk));
+	const struct tcp_sock *tp = tcp_sk(sk);
+	const struct sk_buff *head = tcp_send_head(sk);
+
+	return head && !tp->packets_out && !after(TCP_SKB_CB(head)->seq + min(head->len, tp->mss_cache), tcp_wnd_end(tp));
 }
 
 bool xenvmc_helper_tcp_has_urgent_before(const struct sock *sk, u32 seq)

@@ -138,15 +138,17 @@ impl Writer {
         Ok(!self.is_settled() && self.published.wrapping_sub(self.entered) >= RECORDS)
     }
 
-    /// Whether the ring could be entered now and left again with both records published at once, when the reader says that it entered
-    /// `entered` records.
+    /// Number of records that could be published at once now, when the reader says that it entered `entered` records; none while one is due.
     ///
     /// # Errors
     ///
     /// [`SegmentError::Entered`] if there are not so many records, or there were more before.
-    pub fn has_room(&mut self, entered: u32) -> Result<bool, SegmentError> {
+    pub fn room(&mut self, entered: u32) -> Result<u32, SegmentError> {
         self.handle_entered(entered)?;
-        Ok(self.is_settled() && self.published.wrapping_sub(self.entered) <= RECORDS - 2)
+        Ok(match self.is_settled() {
+            true => RECORDS.wrapping_sub(self.published.wrapping_sub(self.entered)),
+            false => 0,
+        })
     }
 
     /// The next record to publish and its number, when the reader says that it entered `entered`

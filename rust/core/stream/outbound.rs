@@ -61,15 +61,16 @@ impl Outbound {
         self.writer.is_settled()
     }
 
-    /// Whether [`Self::enter_ring`] could be published at once, and [`Self::leave_ring`] after it. Who enters without that finds no
-    /// [`Self::room`] until the reader has entered a segment; or the reader, when it has left, finds bytes in TCP that it may not take yet.
+    /// Number of records that could be published at once. [`Self::enter_ring`] needs one, and [`Self::leave_ring`] after it another: who enters
+    /// without the first finds no [`Self::room`] until the reader has entered a segment; without the second the reader, when the direction
+    /// has left, finds bytes in TCP that it may not take yet.
     ///
     /// # Errors
     ///
     /// The peer's count is impossible.
-    pub fn has_log_room<P: Words>(&mut self, peer: &P) -> Result<bool, Error> {
+    pub fn log_room<P: Words>(&mut self, peer: &P) -> Result<u32, Error> {
         let entered = peer.word(slot::RX_SEGMENTS).load_acquire();
-        Ok(self.writer.has_room(entered)?)
+        Ok(self.writer.room(entered)?)
     }
 
     /// Bytes produced so far.

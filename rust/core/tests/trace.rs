@@ -261,14 +261,14 @@ fn an_idle_ring_shrinks() {
 fn a_full_log_holds_back() {
     let mut line = Line::new();
     for turn in 0..4 {
-        assert_eq!(line.out.has_log_room(&line.rx), Ok(true));
+        assert_eq!(line.out.log_room(&line.rx), Ok(wire::RECORDS - 2 * turn));
         line.out.enter_ring(extent(0, 0), 100 + turn).unwrap();
         line.publish();
         line.out.leave_ring();
         line.publish();
     }
     assert_eq!(word(&line.tx, slot::TX_SEGMENTS), wire::RECORDS);
-    assert_eq!(line.out.has_log_room(&line.rx), Ok(false));
+    assert_eq!(line.out.log_room(&line.rx), Ok(0));
     line.out.enter_ring(extent(0, 0), 104).unwrap();
     line.publish();
     assert!(!line.out.is_settled());
@@ -293,16 +293,12 @@ fn a_full_log_holds_back() {
         line.out.arm::<HostFence, _, _>(1, &line.tx, &line.rx),
         Ok(false)
     );
-    assert_eq!(
-        line.out.has_log_room(&line.rx),
-        Ok(false),
-        "a record is due"
-    );
+    assert_eq!(line.out.log_room(&line.rx), Ok(0), "a record is due");
     line.publish();
     assert_eq!(
-        line.out.has_log_room(&line.rx),
-        Ok(false),
-        "none for the record behind it"
+        line.out.log_room(&line.rx),
+        Ok(1),
+        "none for a record behind the next one"
     );
     assert!(line.out.is_settled());
     assert_eq!(record(&line.tx, 8), [0x102, 0, 110, 2]);
