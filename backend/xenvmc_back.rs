@@ -52,13 +52,21 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Starts. `default_all` says in which group a guest is that the administrator gave none: in
-    /// that of all such guests, or in none.
+    /// Starts. `default_group`, the module's parameter, says in which group a guest is that the administrator gave none:
+    /// 1 = in that of all such guests, 0 = in none.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if this is not Dom0; `ENOMEM`.
-    pub fn new(default_all: bool) -> Result<Self> {
+    /// `EINVAL` if it is another number; `ENODEV` if this is not Dom0; `ENOMEM`.
+    pub fn new(default_group: u8) -> Result<Self> {
+        let default_all = match default_group {
+            0 => false,
+            1 => true,
+            value => {
+                pr_err!("default_group={value}: must be 0 or 1\n");
+                return Err(EINVAL);
+            }
+        };
         if !is_initial() {
             pr_err!("this module is for Dom0; guests load xenvmc_frontend\n");
             return Err(ENODEV);

@@ -30,14 +30,7 @@ struct Module(#[expect(dead_code)] Backend);
 
 impl kernel::Module for Module {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        let default_all = match param(module_parameters::default_group.value()) {
-            0 => false,
-            1 => true,
-            value => {
-                pr_err!("default_group={value}: must be 0 or 1\n");
-                return Err(EINVAL);
-            }
-        };
-        Ok(Self(Backend::new(default_all)?))
+        let default_group = param(module_parameters::default_group.value());
+        Ok(Self(Backend::new(default_group)?))
     }
 }

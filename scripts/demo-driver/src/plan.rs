@@ -217,6 +217,7 @@ impl Plan {
                 Row::new(Stream, 16384).at_par(0.98, 6),
                 Row::new(RequestResponse, 1).at_par(0.98, 6),
                 Row::new(DatagramRequestResponse, 1).at_par(0.99, 6),
+                Row::new(Datagrams, 1400).at_par(0.99, 6),
             ],
             upgrade: Vec::new(),
             bound_streams: vec![64, 256, 1024, 4096, 16384, 65536],

@@ -44,7 +44,7 @@ pub struct Options {
     /// Memory of each guest in MiB; at least 512 (768 with the debug kernel), and what the packages need, when not given.
     #[arg(long, value_parser = clap::value_parser!(u64).range(128..))]
     pub memory: Option<u64>,
-    /// Debian packages for the guests, with all that they depend on.
+    /// Debian packages for the guests, with all that they depend on; unpacked, none of their scripts runs.
     #[arg(long, value_delimiter = ' ')]
     pub packages: Vec<String>,
     /// Put the modules into the machines, but don't load them.
