@@ -358,6 +358,7 @@ fn asleep(order: &Order) -> Result<Answer, String> {
         libc::SYS_select,
         libc::SYS_epoll_wait,
         libc::SYS_pselect6,
+        libc::SYS_io_uring_enter,
         libc::SYS_accept,
     ];
     while let Some(thread) = thread_of(order)? {

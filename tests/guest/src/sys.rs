@@ -10,6 +10,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+use io_uring::{IoUring, opcode, types};
+
 /// An error number.
 pub(crate) type Errno = i32;
 
@@ -130,6 +132,29 @@ pub(crate) fn read(fd: RawFd, bytes: &mut [u8]) -> Result<usize, Errno> {
 pub(crate) fn recv(fd: RawFd, bytes: &mut [u8], flags: i32) -> Result<usize, Errno> {
     // SAFETY: `bytes` is valid for writes of its length.
     check(unsafe { libc::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), flags) })
+}
+
+/// An io_uring for one operation at a time.
+pub(crate) fn io_uring() -> Result<IoUring, Errno> {
+    IoUring::new(1).map_err(|error| error.raw_os_error().unwrap_or(0))
+}
+
+/// recv(2) as an operation of an io_uring: what it waits for is watched as by poll, and who made it sleeps in no call on the socket.
+pub(crate) fn recv_in(ring: &mut IoUring, fd: RawFd, bytes: &mut [u8]) -> Result<usize, Errno> {
+    let recv = opcode::Recv::new(types::Fd(fd), bytes.as_mut_ptr(), bytes.len() as u32).build();
+    // SAFETY: `bytes` is valid for writes of its length until the operation has ended, which is waited for.
+    unsafe { ring.submission().push(&recv) }.map_err(|_| libc::EBUSY)?;
+    loop {
+        match ring.submit_and_wait(1) {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+            // The operation may still write to `bytes`.
+            Err(error) => panic!("io_uring_enter: {error}"),
+        }
+        if let Some(entry) = ring.completion().next() {
+            return usize::try_from(entry.result()).map_err(|_| -entry.result());
+        }
+    }
 }
 
 /// readv(2) with pieces of `piece` bytes.

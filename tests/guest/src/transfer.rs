@@ -352,6 +352,8 @@ pub(crate) fn recv(fd: RawFd, direction: &Direction, order: &Order) -> Result<An
     let seed = direction.seed.load(Relaxed);
     let wait = Wait::new(order, fd, false)?;
     let (helpers, mut plan) = (Helpers::new()?, Plan::new(order, seed));
+    let uring = (plan.method == "uring").then(sys::io_uring);
+    let mut uring = uring.transpose().map_err(sys::name)?;
     let mut buffer = vec![0; plan.max];
     let (mut done, mut calls, mut error, mut is_at_end) = (0, 0u64, None, false);
     while done < plan.total {
@@ -385,6 +387,10 @@ pub(crate) fn recv(fd: RawFd, direction: &Direction, order: &Order) -> Result<An
                     }
                 }
                 result => result,
+            },
+            "uring" => match &mut uring {
+                Some(ring) => sys::recv_in(ring, fd, bytes),
+                None => return Err("no io_uring".into()),
             },
             "splice" => sys::splice(fd, helpers.pipe[1], size.min(4096), 0).and_then(|count| {
                 if count == 0 {

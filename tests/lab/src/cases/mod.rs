@@ -166,6 +166,8 @@ pub(crate) const ALL: &[Case] = cases![
     existing::idle,
     existing::busy,
     existing::sleeping_readers,
+    existing::sleepers_of_all_kinds,
+    existing::sleepers_on_the_ring,
     existing::one_end_later,
     existing::reloaded,
     existing::left_alone,
