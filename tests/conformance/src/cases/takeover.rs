@@ -13,12 +13,16 @@ use crate::{
     case::cases,
     end::End,
     kcm, message,
+    thread::Caller,
     tls::{self, Direction},
 };
 
 const SOCKET: i32 = libc::SOL_SOCKET;
 const TCP: i32 = libc::IPPROTO_TCP;
 const SO_TIMESTAMPING: i32 = libc::SO_TIMESTAMPING;
+
+/// Bytes that a sockmap's program redirects at a time.
+const REDIRECTED: usize = 200_000;
 
 cases! {
     /// TLS takes both ends over when nothing is on its way.
@@ -100,6 +104,68 @@ cases! {
         right.recv(6, libc::MSG_WAITALL);
         right.recv(100, 0);
         right.meet();
+    };
+
+    /// A sockmap whose program lets a socket send back what comes to it, until it is taken out.
+    sockmap_echo: |left| {
+        let map = bpf::sockmap().unwrap_or(-1);
+        left.see("attach", bpf::redirect(map));
+        left.see("put", bpf::put(map, left.fd));
+        left.meet();
+        left.meet();
+        left.recv(10, libc::MSG_DONTWAIT);
+        left.see("take out", bpf::take_out(map));
+        left.meet();
+        still_there(left);
+    }, |right| {
+        right.meet();
+        for size in [10, 1000, REDIRECTED] {
+            let fd = right.fd;
+            let writer = Caller::start(move || call::send_all(fd, &call::pattern(size, size)));
+            right.drain(size);
+            writer.join();
+        }
+        right.meet();
+        right.meet();
+        still_there(right);
+    };
+
+    /// A sockmap whose program lets one socket send what comes to another one.
+    sockmap_redirect bare: |left| {
+        left.establish(|_| {});
+        let first = left.fd;
+        left.establish(|_| {});
+        let second = left.fd;
+        let map = bpf::sockmap().unwrap_or(-1);
+        left.see("attach", bpf::redirect(map));
+        left.see("put", bpf::put(map, first));
+        left.see("put", bpf::put_at(map, 1, second));
+        left.meet();
+        left.meet();
+        for (key, fd) in [(1, second), (0, first)] {
+            left.see("take out", bpf::take_out_at(map, key));
+            left.fd = fd;
+            left.meet();
+            still_there(left);
+        }
+    }, |right| {
+        right.establish(|_| {});
+        let first = right.fd;
+        right.establish(|_| {});
+        let second = right.fd;
+        right.meet();
+        for size in [10, 1000, REDIRECTED] {
+            let writer = Caller::start(move || call::send_all(second, &call::pattern(size, size)));
+            right.fd = first;
+            right.drain(size);
+            writer.join();
+        }
+        right.meet();
+        for fd in [second, first] {
+            right.fd = fd;
+            right.meet();
+            still_there(right);
+        }
     };
 
     /// A multiplexor in the kernel takes messages out of the stream, and the socket is used again afterwards.
