@@ -7,10 +7,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use super::{IN, OUT, error};
+use super::{IN, OUT, datagram_options::ipv6, error};
 use crate::{call, case::cases, datagram, end::End, message, thread::Caller};
 
 const IP: i32 = libc::IPPROTO_IP;
+const IPV6: i32 = libc::IPPROTO_IPV6;
 
 /// A port that nobody has.
 const NOBODY: u16 = 1;
@@ -46,6 +47,50 @@ cases! {
         left.send(b"x", 0);
         left.see("recv", caller.join());
     }, |right| {
+        tell_at_once();
+        right.close();
+        right.meet();
+    };
+
+    /// The other end is closed, with addresses of IPv6.
+    closed_ipv6 bare: |left| {
+        ipv6(left);
+        left.meet();
+        left.send(b"x", 0);
+        refused(left);
+        left.poll(IN | OUT);
+        error(left);
+        error(left);
+        left.poll(IN | OUT);
+        left.send(b"y", 0);
+        refused(left);
+        left.see("recv", call::recv(left.fd, 10, libc::MSG_DONTWAIT));
+        left.see("recv", call::recv(left.fd, 10, libc::MSG_DONTWAIT));
+        left.send(b"z", 0);
+        refused(left);
+        left.see("send", call::send(left.fd, b"z", 0));
+    }, |right| {
+        ipv6(right);
+        tell_at_once();
+        right.close();
+        right.meet();
+    };
+
+    /// IPV6_RECVERR: what was refused comes back, with who has refused it.
+    refused_ipv6 bare: |left| {
+        ipv6(left);
+        left.meet();
+        left.see("set", call::set(left.fd, IPV6, libc::IPV6_RECVERR, 1));
+        let fd = left.fd;
+        let caller = Caller::asleep(move || call::recv(fd, 10, 0));
+        left.send(b"hello", 0);
+        left.see("recv", caller.join());
+        let queued = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+        left.see("recvmsg", message::recv(left.fd, &[10], 200, queued));
+        left.see("recvmsg", message::recv(left.fd, &[10], 200, queued));
+        error(left);
+    }, |right| {
+        ipv6(right);
         tell_at_once();
         right.close();
         right.meet();
@@ -180,12 +225,14 @@ cases! {
 }
 
 /// Lets this end's machine answer each datagram that nobody takes, not only some in a second.
-fn tell_at_once() {
-    fs::write("/proc/sys/net/ipv4/icmp_ratelimit", "0").expect("icmp_ratelimit");
+pub(super) fn tell_at_once() {
+    for name in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
+        fs::write(format!("/proc/sys/net/{name}"), "0").expect(name);
+    }
 }
 
 /// Waits until the socket has an error.
-fn refused(end: &mut End) {
+pub(super) fn refused(end: &mut End) {
     let fd = end.fd;
     end.until("it is refused", || {
         call::poll(fd, 0, 0).is_ok_and(|events| events.0 & libc::POLLERR as u32 != 0)

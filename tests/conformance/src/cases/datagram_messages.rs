@@ -120,8 +120,50 @@ cases! {
     }, |right| {
         for name in [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS] {
             right.see("set", call::set(right.fd, SOCKET, name, 1));
-            stamped(right, name);
+            stamped(right, name, 1);
         }
+    };
+
+    /// SO_TIMESTAMPING: datagrams come with the kernel's time, and with none of a device.
+    receive_timestamps datagrams: |left| {
+        while left.ask() == "more" {
+            call::send(left.fd, b"x", 0).expect("send");
+        }
+    }, |right| {
+        let flags = libc::SOF_TIMESTAMPING_RX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+        right.see("set", call::set(right.fd, SOCKET, libc::SO_TIMESTAMPING, flags));
+        right.see("get", call::get(right.fd, SOCKET, libc::SO_TIMESTAMPING));
+        stamped(right, libc::SO_TIMESTAMPING, 3);
+    };
+
+    /// SO_TIMESTAMPING: the times when a datagram was queued and when it left, of all of them and then of one.
+    send_timestamps datagrams: |left| {
+        let report = libc::SOF_TIMESTAMPING_SOFTWARE
+            | libc::SOF_TIMESTAMPING_OPT_ID
+            | libc::SOF_TIMESTAMPING_OPT_TSONLY;
+        let both = libc::SOF_TIMESTAMPING_TX_SCHED | libc::SOF_TIMESTAMPING_TX_SOFTWARE;
+        left.see("set", call::set(left.fd, SOCKET, libc::SO_TIMESTAMPING, report | both));
+        for _ in 0..2 {
+            left.send(b"of all", 0);
+            left_at(left);
+            left_at(left);
+        }
+        left.see("set", call::set(left.fd, SOCKET, libc::SO_TIMESTAMPING, report));
+        left.send(b"of none", 0);
+        let control = message::control(SOCKET, libc::SO_TIMESTAMPING, &both.to_ne_bytes());
+        left.see("sendmsg", message::send(left.fd, &[b"of one"], &control, 0));
+        left_at(left);
+        left_at(left);
+        left.see("set", call::set(left.fd, SOCKET, libc::SO_TIMESTAMPING, 0));
+        left.send(b"at last", 0);
+        left.pause();
+        left.recv(100, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT);
+        left.meet();
+    }, |right| {
+        for _ in 0..5 {
+            right.recv(100, 0);
+        }
+        right.meet();
     };
 
     /// SO_RXQ_OVFL: how many were dropped, once some were.
@@ -252,16 +294,19 @@ fn received(end: &mut End, sizes: &[usize], control: usize, flags: i32) {
     end.see("recvmsg", result);
 }
 
-/// Asks for datagrams until one has a time; it and a later one are in order.
-fn stamped(end: &mut End, name: i32) {
+/// Asks for datagrams until one has so many times, of which the first is set; it and a later one are in order.
+fn stamped(end: &mut End, name: i32, count: usize) {
     let mut times: Vec<[i64; 2]> = Vec::new();
     for _ in 0..100 {
         end.tell("more");
         let message = message::recv(end.fd, &[1], 64, 0).expect("recvmsg");
         let of = |(level, kind, data): &(i32, i32, Vec<u8>)| {
-            let is_it = (*level, *kind, data.len()) == (SOCKET, name, 16);
-            let half = |at: usize| i64::from_ne_bytes(data[at..at + 8].try_into().expect("8"));
-            is_it.then(|| [half(0), half(8)])
+            let is_it = (*level, *kind, data.len()) == (SOCKET, name, 16 * count);
+            is_it.then(|| {
+                assert!(is_first_set(data), "another time is set: {data:?}");
+                let half = |at: usize| i64::from_ne_bytes(data[at..at + 8].try_into().expect("8"));
+                [half(0), half(8)]
+            })
         };
         times.extend(message.control.iter().find_map(of));
         if times.len() == 2 {
@@ -273,6 +318,33 @@ fn stamped(end: &mut End, name: i32) {
     end.tell("enough");
     end.see("times", times.len());
     end.see("in order", times.is_sorted());
+}
+
+/// Whether the first of some times is set, and no other.
+fn is_first_set(times: &[u8]) -> bool {
+    let (first, others) = times.split_at(16);
+    first.iter().any(|byte| *byte != 0) && others.iter().all(|byte| *byte == 0)
+}
+
+/// Waits for a time of a datagram that was sent; notes which time it is, and of which datagram.
+fn left_at(end: &mut End) {
+    // What of `struct sock_extended_err` has a meaning here.
+    const REPORT: usize = 16;
+    let fd = end.fd;
+    end.until("a time comes", || {
+        call::poll(fd, 0, 0).is_ok_and(|events| events.0 & libc::POLLERR as u32 != 0)
+    });
+    let message = message::recv(fd, &[10], 256, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT);
+    let message = message.expect("recvmsg");
+    end.see("payload", message.bytes.len());
+    for (level, kind, data) in &message.control {
+        if (*level, *kind) == (SOCKET, libc::SCM_TIMESTAMPING) {
+            end.see("a time", is_first_set(data));
+        } else {
+            let report = data[..REPORT.min(data.len())].to_vec();
+            end.see(&format!("{level} {kind}"), report);
+        }
+    }
 }
 
 /// sendmmsg(2) of small messages.

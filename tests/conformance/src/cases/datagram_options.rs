@@ -261,7 +261,7 @@ fn refused(fd: i32) {
 }
 
 /// Sockets of global addresses of IPv6.
-fn ipv6(end: &mut End) {
+pub(super) fn ipv6(end: &mut End) {
     let ours = global_v6(end);
     end.until("the address can be used", || {
         let fd = datagram::socket(&SocketAddr::new(ours.into(), 0)).expect("socket");

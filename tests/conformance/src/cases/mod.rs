@@ -9,6 +9,7 @@ mod calls;
 mod datagram_errors;
 mod datagram_messages;
 mod datagram_options;
+mod datagram_uring;
 mod datagrams;
 mod descriptors;
 mod edges;
@@ -56,6 +57,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         datagram_errors::CASES,
         datagram_messages::CASES,
         datagram_options::CASES,
+        datagram_uring::CASES,
         datagrams::CASES,
         descriptors::CASES,
         edges::CASES,

@@ -461,25 +461,25 @@ fn both_ways(end: &mut End) {
     end.meet();
 }
 
-fn send(end: &End, bytes: &'static [u8], flags: i32) -> squeue::Entry {
+pub(super) fn send(end: &End, bytes: &'static [u8], flags: i32) -> squeue::Entry {
     opcode::Send::new(types::Fd(end.fd), bytes.as_ptr(), bytes.len() as u32)
         .flags(flags)
         .build()
 }
 
-fn recv(end: &End, (at, len): (*mut u8, u32), flags: i32) -> squeue::Entry {
+pub(super) fn recv(end: &End, (at, len): (*mut u8, u32), flags: i32) -> squeue::Entry {
     opcode::Recv::new(types::Fd(end.fd), at, len)
         .flags(flags)
         .build()
 }
 
 /// Room that stays, filled with dots.
-fn room(len: usize) -> (*mut u8, u32) {
+pub(super) fn room(len: usize) -> (*mut u8, u32) {
     (vec![b'.'; len].leak().as_mut_ptr(), len as u32)
 }
 
 /// What is in it.
-fn bytes((at, len): (*mut u8, u32)) -> Vec<u8> {
+pub(super) fn bytes((at, len): (*mut u8, u32)) -> Vec<u8> {
     // SAFETY: It is valid for ever, and nobody writes to it now.
     unsafe { std::slice::from_raw_parts(at, len as usize) }.to_vec()
 }

@@ -193,5 +193,5 @@ groups! {
     descriptors: descriptors processes;
     options: options refusals takeover tuning;
     addresses: addresses;
-    datagrams: datagrams datagram_messages datagram_options datagram_errors;
+    datagrams: datagrams datagram_messages datagram_options datagram_errors datagram_uring;
 }
