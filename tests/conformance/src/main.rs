@@ -13,6 +13,7 @@ mod cases;
 mod child;
 mod control;
 mod datagram;
+mod diag;
 mod end;
 mod epoll;
 mod inherited;

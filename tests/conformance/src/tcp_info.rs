@@ -6,24 +6,30 @@ use std::{mem, os::fd::RawFd};
 
 use nix::errno::Errno;
 
+/// The names of the states, by their numbers.
+const NAMES: [&str; 12] = [
+    "?",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+];
+
+/// The name of a state.
+pub(crate) fn name(state: u8) -> &'static str {
+    NAMES.get(usize::from(state)).copied().unwrap_or("?")
+}
+
 /// The name of the connection's state.
 pub(crate) fn state(fd: RawFd) -> Result<&'static str, Errno> {
-    const NAMES: [&str; 12] = [
-        "?",
-        "ESTABLISHED",
-        "SYN_SENT",
-        "SYN_RECV",
-        "FIN_WAIT1",
-        "FIN_WAIT2",
-        "TIME_WAIT",
-        "CLOSE",
-        "CLOSE_WAIT",
-        "LAST_ACK",
-        "LISTEN",
-        "CLOSING",
-    ];
-    let state = usize::from(get(fd)?.tcpi_state);
-    Ok(NAMES.get(state).copied().unwrap_or("?"))
+    get(fd).map(|info| name(info.tcpi_state))
 }
 
 /// The number of the congestion control's state.

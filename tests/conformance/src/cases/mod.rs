@@ -12,6 +12,7 @@ mod datagram_options;
 mod datagram_uring;
 mod datagrams;
 mod descriptors;
+mod diagnosis;
 mod edges;
 mod ended;
 mod ending;
@@ -60,6 +61,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
         datagram_uring::CASES,
         datagrams::CASES,
         descriptors::CASES,
+        diagnosis::CASES,
         edges::CASES,
         ended::CASES,
         ending::CASES,

@@ -190,7 +190,7 @@ groups! {
     volumes: volumes boundary wakeups;
     readiness: readiness epoll edges sigio;
     ends: ended ending leaving reset reuse;
-    descriptors: descriptors processes;
+    descriptors: descriptors processes diagnosis;
     options: options refusals takeover tuning;
     addresses: addresses;
     datagrams: datagrams datagram_messages datagram_options datagram_errors datagram_uring;
