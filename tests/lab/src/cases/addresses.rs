@@ -26,6 +26,9 @@ const INSIDE: &str = "10.79.0.2";
 /// An address that guests get besides their own, and leave again.
 const MOVING: &str = "10.77.0.112";
 
+/// A guest that is there where there are many.
+const THIRD_GUEST: Machine = Machine::Guest(3);
+
 /// The guests' addresses on their second interfaces, which the lab itself needs.
 const SECOND: [&str; 2] = ["10.78.0.11", "10.78.0.12"];
 
@@ -310,11 +313,89 @@ pub(super) fn moves_to_another_machine(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// An address goes from the second guest to the third one. An old connection to it does not follow, although somebody listens at its port there, and
+/// nothing of it comes to either; a new one reaches the third guest, and goes to its ring.
+pub(super) fn moves_to_a_third_guest(bench: &Bench) -> Result<()> {
+    // Whatever comes of it: the third one is not as later tests want it.
+    bench.set_spent();
+    bench.equip(THIRD_GUEST)?;
+    bench.load(THIRD_GUEST, "")?;
+    bench.wait_peer(THIRD_GUEST, &GUEST1.address().to_string())?;
+    let with_modules = what_comes_of_moving(bench, true)?;
+    bench.unload(THIRD_GUEST)?;
+    bench.unload_all()?;
+    let without = what_comes_of_moving(bench, false)?;
+    ensure!(
+        with_modules == without,
+        "{with_modules:?} with the modules, {without:?} without"
+    );
+    Ok(())
+}
+
+/// What an old connection meets when the address that it leads to has moved to the third guest.
+fn what_comes_of_moving(bench: &Bench, with_modules: bool) -> Result<String> {
+    let target = SocketAddr::new(MOVING.parse()?, bench.port());
+    let from = bench.peer(GUEST1)?;
+    let add = |guest: Machine| {
+        let change = Change::make(
+            bench,
+            guest,
+            &format!("ip address add {MOVING}/32 dev eth0"),
+            &format!("ip address del {MOVING}/32 dev eth0"),
+        )?;
+        bench.shell(GUEST1, "ip neighbour flush all")?;
+        if with_modules {
+            bench.wait("the address is the guest's alone", || {
+                says_alone(bench, guest)
+            })?;
+        }
+        Ok::<_, anyhow::Error>(change)
+    };
+    let begin = |guest: Machine| {
+        let pair = connect(&from, &bench.peer(guest)?, target, target)?;
+        if with_modules {
+            pair.accelerate()?;
+            pair.both_ways(BYTES, "", "")?;
+        } else {
+            pair.any_way(BYTES, "", "")?;
+        }
+        Ok::<_, anyhow::Error>(pair)
+    };
+    let here = add(GUEST2)?;
+    let old = begin(GUEST2)?;
+    drop(here);
+    let _there = add(THIRD_GUEST)?;
+    bench.wait("the old connection goes back to TCP", || {
+        Ok(bench.count_on_ring()? == 0)
+    })?;
+    let new = begin(THIRD_GUEST)?;
+    let met = what_comes_of(&old)?;
+    new.any_way(BYTES, "", "")?;
+    new.finish()?;
+    Ok(met)
+}
+
+/// Whether, by what the first guest's module says, an address belongs to this guest and to no other.
+fn says_alone(bench: &Bench, guest: Machine) -> Result<bool> {
+    let domid = format!("domid={}", bench.domid(guest)?);
+    let report = bench.report(GUEST1, "peers")?;
+    let mut owners = report.lines().filter(|line| {
+        let mut words = line.split_whitespace();
+        let addresses = words.find_map(|word| word.strip_prefix("addresses="));
+        addresses.is_some_and(|list| list.split(',').any(|address| address == MOVING))
+    });
+    let owner = owners.next();
+    let is_it = owner.is_some_and(|line| line.split_whitespace().any(|word| word == domid));
+    Ok(is_it && owners.next().is_none())
+}
+
 /// What the first guest's end meets when it goes on.
 fn what_comes_of(pair: &Pair) -> Result<String> {
     let receiver = pair.a.start("recv")?;
     pair.a.send(1)?;
     let answer = receiver.wait()?;
+    let unread = pair.b.call("unread")?.bytes();
+    ensure!(unread == 0, "{unread} bytes came to where the address was");
     pair.a.close()?;
     // The other end has nobody to talk to any more.
     pair.b.set("linger", 0)?;

@@ -269,6 +269,7 @@ pub(crate) const ALL: &[Case] = cases![
     leaks::nothing_is_unreferenced debug,
     destroy::guest_with_connections,
     hosts::apart_and_together hosts,
+    addresses::moves_to_a_third_guest many,
     many::all_pairs many,
     many::come_and_go many,
     programs::iperf3 packages,
