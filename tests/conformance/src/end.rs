@@ -18,6 +18,7 @@ use crate::{
     log::{Events, Observed},
     module,
     options::Way,
+    tcp_info,
 };
 
 /// Bytes of each exchange while a connection is on its way to the ring.
@@ -47,6 +48,18 @@ pub(crate) struct End {
     pub(crate) active: bool,
     control: Control,
     outcome: Outcome,
+    /// What the connection had got over TCP when it was on the ring.
+    began: Option<Received>,
+    /// Bytes that came over TCP since then, or in an earlier connection, if that was more.
+    over_tcp: u64,
+}
+
+/// What a socket has received over TCP.
+struct Received {
+    /// The socket's inode.
+    inode: u64,
+    /// Bytes.
+    bytes: u64,
 }
 
 impl End {
@@ -59,6 +72,8 @@ impl End {
             active,
             control,
             outcome: Outcome::default(),
+            began: None,
+            over_tcp: 0,
         }
     }
 
@@ -161,10 +176,27 @@ impl End {
             let ready = self.way != Way::Ring || module::sends_to_ring(fd);
             self.tell(u8::from(ready));
             if self.ask() == "1" && ready {
+                self.began = received_over_tcp(fd);
                 return;
             }
         }
         panic!("not on the ring: {}", module::connection(fd));
+    }
+
+    /// Bytes that a connection has got over TCP since it was on the ring; of several, the one with most of them. As far as can be told: of
+    /// sockets that this end has, or has closed by [`End::close`].
+    pub(crate) fn over_tcp(&mut self) -> u64 {
+        self.count_tcp();
+        self.over_tcp
+    }
+
+    fn count_tcp(&mut self) {
+        if let (Some(began), Some(now)) = (&self.began, received_over_tcp(self.fd)) {
+            if began.inode == now.inode {
+                let bytes = now.bytes.saturating_sub(began.bytes);
+                self.over_tcp = self.over_tcp.max(bytes);
+            }
+        }
     }
 
     /// Waits until so many bytes can be read, by what FIONREAD says.
@@ -250,6 +282,7 @@ impl End {
 
     /// close(2), noted.
     pub(crate) fn close(&mut self) {
+        self.count_tcp();
         let result = call::close(std::mem::replace(&mut self.fd, -1));
         self.see("close", result);
     }
@@ -280,6 +313,20 @@ impl End {
         };
         [ours, theirs]
     }
+}
+
+/// What a socket has received over TCP; none if it is none of TCP's, or there is no such descriptor.
+fn received_over_tcp(fd: RawFd) -> Option<Received> {
+    let info = tcp_info::get(fd).ok()?;
+    // SAFETY: All fields may be zero, and the kernel fills them in.
+    let status = unsafe {
+        let mut status: libc::stat = std::mem::zeroed();
+        Errno::result(libc::fstat(fd, &mut status)).map(|_| status)
+    };
+    Some(Received {
+        inode: status.ok()?.st_ino,
+        bytes: info.tcpi_bytes_received,
+    })
 }
 
 /// Flags of send and recv.

@@ -18,6 +18,7 @@ use nix::{
 use crate::{
     call,
     case::{Case, Start},
+    cases,
     control::Outcome,
     end::End,
     module,
@@ -29,6 +30,9 @@ const LIMIT_S: u32 = 90;
 
 /// One more for so many round trips that are asked for.
 const ROUNDS_PER_S: usize = 500;
+
+/// What TCP counts for the end of a stream.
+const END: u64 = 1;
 
 /// Why the case's function panicked.
 static PANIC: Mutex<Option<String>> = Mutex::new(None);
@@ -108,6 +112,12 @@ pub(crate) fn play(case: &Case, mut end: End, is_left: bool) -> [Outcome; 2] {
         assert!(
             way == Way::Ring || moved == 0,
             "{moved} bytes went through rings"
+        );
+        let over_tcp = end.over_tcp();
+        end.note(format!("{over_tcp} bytes over TCP"));
+        assert!(
+            way != Way::Ring || over_tcp <= END || cases::may_leave(case),
+            "{over_tcp} bytes came over TCP"
         );
     }));
     let failure = result.err().map(|_| {
