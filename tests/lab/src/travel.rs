@@ -190,6 +190,58 @@ pub(crate) fn migrate(lab: &Lab, guest: Machine) -> Result<()> {
     })
 }
 
+/// What receives a guest that migrates, and fails.
+#[derive(Clone, Copy)]
+pub(crate) enum Receiver {
+    /// Ends when the guest, which still runs, has begun to come.
+    Early,
+    /// Ends when it has got all of the guest, before it says so. It leaves a domain.
+    Late,
+    /// Says that it has got all of the guest, and then that the new domain cannot be started.
+    Refusing,
+}
+
+impl Receiver {
+    /// The shell's command line. The sender reads what `xl migrate-receive` says step by step, so that all of it can be said at once.
+    fn line(self) -> String {
+        let ready = "printf 'xl migration receiver ready, send binary domain data.\\n'";
+        match self {
+            Self::Early => format!("{ready}; head -c 1000000 >/dev/null"),
+            Self::Late => "xl migrate-receive | head -n 1".to_owned(),
+            Self::Refusing => format!(
+                "{ready}; printf 'domain received, ready to unpause\\0'; \
+                 printf 'my copy unpause results are as follows\\0\\1'; \
+                 printf 'domain is yours, you are cleared to unpause\\0'; cat >/dev/null"
+            ),
+        }
+    }
+}
+
+/// Migrates a guest to the same host, where that fails: it goes on where it was.
+pub(crate) fn fail_to_migrate(lab: &Lab, guest: Machine, receiver: Receiver) -> Result<()> {
+    let receive = "/tmp/receive";
+    let script = receiver.line().into_bytes();
+    lab.push_bytes(script, 0o644, Machine::Dom0, receive)?;
+    let domid = format!("xl domid {guest}");
+    let before = lab.shell(Machine::Dom0, &domid)?.text();
+    lab.while_away(guest, || {
+        let line = format!("xl migrate -s '' {guest} 'sh {receive}'");
+        let command = lab.command(Machine::Dom0, &["/bin/sh", "-c", &line]);
+        let output = command.timeout(patience(lab, TIMEOUT)).run()?;
+        ensure!(!output.timed_out, "{line} hangs");
+        ensure!(output.success().is_err(), "{guest} has migrated");
+        if matches!(receiver, Receiver::Late) {
+            tool(lab, &format!("xl destroy {guest}--incoming"))?;
+        }
+        wait_answer(lab, guest)
+    })?;
+    ensure!(
+        lab.shell(Machine::Dom0, &domid)?.text() == before,
+        "{guest} is another domain"
+    );
+    Ok(())
+}
+
 /// Where a host waits for a guest.
 const PORT: u16 = 7000;
 

@@ -209,6 +209,7 @@ pub(crate) const ALL: &[Case] = cases![
     suspend::saved_and_restored long_pv,
     suspend::checkpoint long_pv,
     suspend::migrated_to_itself long,
+    suspend::migration_fails long,
     suspend::both_saved,
     suspend::both_copied_at_once long,
     suspend::saved_while_idle_readers_sleep long,

@@ -10,7 +10,7 @@ use crate::{
     cases::leaks,
     pair::{Load, Pair},
     peer::Pending,
-    travel::{self, Stopwatch},
+    travel::{self, Receiver, Stopwatch},
 };
 
 /// Bytes that flow through the ring, before and after.
@@ -103,6 +103,19 @@ pub(super) fn migrated_to_itself(bench: &Bench) -> Result<()> {
     for guest in GUESTS {
         bench.reset()?;
         under_load(bench, &[guest], || travel::migrate(bench.lab(), guest))?;
+    }
+    Ok(())
+}
+
+/// A guest begins to migrate, and goes on where it was, since the other side fails: before it was suspended, when it has come, or
+/// when it was to be started there.
+pub(super) fn migration_fails(bench: &Bench) -> Result<()> {
+    for (guest, receiver) in [(GUEST1, Receiver::Late), (GUEST2, Receiver::Refusing)] {
+        bench.reset()?;
+        under_load(bench, &[guest], || {
+            travel::fail_to_migrate(bench.lab(), guest, Receiver::Early)?;
+            travel::fail_to_migrate(bench.lab(), guest, receiver)
+        })?;
     }
     Ok(())
 }
