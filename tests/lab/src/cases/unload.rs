@@ -6,7 +6,8 @@ use anyhow::{Result, ensure};
 use lab_driver::Machine;
 
 use crate::{
-    bench::{Bench, GUEST1, GUEST2},
+    bench::{Bench, GUEST1, GUEST2, GUESTS},
+    cases::leaks,
     pair::{Load, Pair},
 };
 
@@ -15,6 +16,9 @@ const BYTES: u64 = 2 << 20;
 
 /// Bytes that flow over TCP, in between and after: an emulated network takes minutes for more.
 const BYTES_ON_TCP: u64 = BYTES / 16;
+
+/// Bytes that flow over TCP beside others.
+const LITTLE: u64 = 20_000;
 
 /// Connections under load at once.
 const CONNECTIONS: usize = 3;
@@ -59,6 +63,42 @@ pub(super) fn under_load_accepting_side(bench: &Bench) -> Result<()> {
 
 pub(super) fn under_load_both_sides(bench: &Bench) -> Result<()> {
     under_load(bench, &[GUEST1, GUEST2])
+}
+
+/// Nothing more is accelerated in a guest; when the connections that were have ended, its module goes. One that came meanwhile goes on
+/// over TCP, and moves to the ring when the module is back.
+pub(super) fn disabled_first(bench: &Bench) -> Result<()> {
+    for guest in GUESTS {
+        let (old, resets) = (bench.pair()?, bench.resets()?);
+        let load = Load::start(&old, BYTES)?;
+        bench.set(guest, "enabled", "0")?;
+        let new = bench.plain_pair()?;
+        let load_on_tcp = Load::start(&new, LITTLE)?;
+        let before = old.ring_bytes()?;
+        load.wait_for(BYTES)?;
+        let after = old.ring_bytes()?;
+        ensure!(
+            (0..2).all(|i| after[i] - before[i] >= BYTES) && old.is_accelerated()?,
+            "what was on the ring has left it: {before:?} {after:?}"
+        );
+        load.stop()?;
+        old.a.close()?;
+        old.b.close()?;
+        bench.wait("the module has no connection any more", || {
+            Ok(bench.report(guest, "connections")?.is_empty())
+        })?;
+        ensure!(new.ring_bytes()? == [0, 0], "bytes went through a ring");
+        ensure!(bench.resets()? == resets, "connections were reset");
+        bench.unload(guest)?;
+        load_on_tcp.wait_for(LITTLE)?;
+        bench.load(guest, "")?;
+        bench.wait_on_ring(std::slice::from_ref(&new))?;
+        load_on_tcp.wait_for(BYTES)?;
+        load_on_tcp.stop()?;
+        new.a.close()?;
+        new.b.close()?;
+    }
+    leaks::nothing_is_left_now(bench)
 }
 
 /// Receivers that sleep, in the call or in poll, sleep on, and are woken by what comes later.
