@@ -242,6 +242,22 @@ pub(crate) fn fail_to_migrate(lab: &Lab, guest: Machine, receiver: Receiver) -> 
     Ok(())
 }
 
+/// Keeps a copy of a guest, which goes on. One that is made of it has the same number.
+pub(crate) fn keep_copy(lab: &Lab, guest: Machine) -> Result<()> {
+    lab.while_away(guest, || {
+        tool(lab, &format!("xl save -c -D {guest} {}", file(guest)))?;
+        wait_answer(lab, guest)
+    })
+}
+
+/// Makes a guest of that copy, whose domain is gone.
+pub(crate) fn restore_copy(lab: &Lab, guest: Machine) -> Result<()> {
+    with_file(lab, guest, &format!("{REUSE} xl restore"))
+}
+
+/// The tools would not give a number again that was used a minute ago.
+const REUSE: &str = "LIBXL_DOMID_REUSE_TIMEOUT=0";
+
 /// Where a host waits for a guest.
 const PORT: u16 = 7000;
 
@@ -250,10 +266,8 @@ const PIECE: usize = 1 << 18;
 
 /// Migrates a guest from one host to another, where it has the same number; its agent is reached through the first host of its networks, `home`.
 pub(crate) fn migrate_to(home: &Lab, guest: Machine, from: &Lab, to: &Lab) -> Result<()> {
-    // The tools would not give a number again that was used a minute ago.
-    let line = format!(
-        "LIBXL_DOMID_REUSE_TIMEOUT=0 socat TCP-LISTEN:{PORT},reuseaddr EXEC:'xl migrate-receive',nofork"
-    );
+    let line =
+        format!("{REUSE} socat TCP-LISTEN:{PORT},reuseaddr EXEC:'xl migrate-receive',nofork");
     home.while_away(guest, || {
         thread::scope(|scope| {
             let receiver = scope.spawn(|| tool(to, &line));

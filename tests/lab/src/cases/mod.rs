@@ -219,6 +219,7 @@ pub(crate) const ALL: &[Case] = cases![
     peers::paused long,
     peers::paused_while_the_other_is_suspended long,
     peers::comes_again long,
+    peers::number_comes_again long,
     peers::unloaded_while_suspended long,
     peers::another_version,
     peers::xenstored_comes_anew,

@@ -150,6 +150,55 @@ pub(super) fn comes_again(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// A guest is destroyed, and another one gets its number: its peer takes it for what it is, with a module that comes later or that was
+/// there when the guest was copied.
+pub(super) fn number_comes_again(bench: &Bench) -> Result<()> {
+    for (guest, has_module) in [(GUEST2, false), (GUEST1, true)] {
+        bench.reset()?;
+        let (stays, domid) = (other(guest), bench.domid(guest)?);
+        if !has_module {
+            bench.unload(guest)?;
+        }
+        travel::keep_copy(bench.lab(), guest)?;
+        if !has_module {
+            bench.load(guest, "")?;
+        }
+        bench.wait_peers()?;
+        let pairs = [bench.pair()?, bench.pair()?];
+        let receiving = pairs[0].end(stays == GUEST1).start("recv")?;
+        receiving.wait_asleep()?;
+        let load = Load::start(&pairs[1], BYTES)?;
+        let seen = bench.counter(stays, "peers_seen")?;
+        bench.anew(guest, || {
+            // Nothing of its peer's keeps the number in use.
+            let line = format!(
+                "xl destroy {guest} && while xl list {domid} >/dev/null 2>&1; do usleep 50000; done"
+            );
+            bench.shell(Machine::Dom0, &line)?;
+            receiving.wait()?.failed(0, "ECONNRESET")?;
+            load.lost(stays == GUEST1)?;
+            for pair in &pairs {
+                pair.end(stays == GUEST1).close()?;
+            }
+            travel::restore_copy(bench.lab(), guest)
+        })?;
+        ensure!(bench.domid(guest)? == domid, "it has another number");
+        if !has_module {
+            bench.load(guest, "")?;
+        }
+        bench.wait_peers()?;
+        ensure!(
+            bench.counter(stays, "peers_seen")? > seen,
+            "{stays} takes it for the one before"
+        );
+        let pair = bench.pair()?;
+        pair.both_ways(BYTES, "", "")?;
+        pair.finish()?;
+        leaks::nothing_is_left_now(bench)?;
+    }
+    Ok(())
+}
+
 /// A guest's frontend is removed and loaded again and again while the guest is suspended: whatever the suspend meets is finished
 /// before or afterwards, and nothing is lost.
 pub(super) fn unloaded_while_suspended(bench: &Bench) -> Result<()> {
