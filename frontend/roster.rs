@@ -22,7 +22,8 @@ use kernel::{
 use xenvmc_core::{
     announce::{
         Announcement,
-        Offer, //
+        Offer,
+        VERSION, //
     },
     error::AnnounceError, //
 };
@@ -207,6 +208,12 @@ fn peer_for(
     }
     let peer = Peer::new(about.domid, &announcement, repute.cloned())?;
     counters.peers_seen.inc();
+    if !peer.is_compatible() {
+        let version = announcement.version;
+        peer.warn(format_args!(
+            "speaks version {version} of the protocol, we speak {VERSION}: connections to it stay on TCP"
+        ));
+    }
     Ok(Some(peer))
 }
 

@@ -272,6 +272,9 @@ pub(super) fn another_version(bench: &Bench) -> Result<()> {
             let peers = bench.report(GUEST1, "peers")?;
             Ok(peers.contains(&format!(" version={version} ")))
         })?;
+        let said = format!("speaks version {version} of the protocol");
+        let lines = bench.kernel_log(GUEST1).matches(&said).count();
+        ensure!(lines == 1, "{lines} lines in the log");
         let before = bench.declines(GUEST1, "version")?;
         let pair = bench.plain_pair()?;
         for _ in 0..8 {
