@@ -28,6 +28,9 @@ use xenvmc_xen::DomId;
 /// How long an offer stands without an answer.
 const ANSWER_MS: i64 = 5_000;
 
+/// How long it takes until one is tried again that could not be made.
+const OFFER_RETRY_MS: u32 = 1_000;
+
 /// Makes the offers that connections have asked for.
 pub(crate) struct Connector {
     frontend: Arc<Frontend>,
@@ -46,18 +49,23 @@ impl Connector {
 }
 
 impl Run for Connector {
-    fn run(&self, _task: &Task<Self>) {
+    fn run(&self, task: &Task<Self>) {
         self.frontend.peers().for_each(|peer| {
             if !peer.take_wanted() || peer.channel().is_some() {
                 return;
             }
-            if self.frontend.own_domid().get() < peer.domid().get() {
-                if let Err(error) = make_offer(&self.frontend, peer) {
-                    pr_warn!(
-                        "domain {}: no offer could be made: {error:?}\n",
-                        peer.domid()
-                    );
-                }
+            if self.frontend.own_domid().get() >= peer.domid().get() {
+                return;
+            }
+            // What is lacking now will be lacking at the next call of a busy connection, too.
+            if !peer.may_be_offered() {
+                peer.want_channel();
+                task.kick_after(OFFER_RETRY_MS);
+                return;
+            }
+            if let Err(error) = make_offer(&self.frontend, peer) {
+                peer.put_offers_off(i64::from(OFFER_RETRY_MS));
+                peer.warn(format_args!("no offer could be made: {error:?}"));
             }
         });
     }

@@ -57,6 +57,8 @@ pub(crate) struct Peer {
     changed_ms: Atomic<i64>,
     /// A connection wants a channel to it.
     wanted: Atomic<bool>,
+    /// When it may be offered one, in ms since `began`.
+    offer_ms: Atomic<i64>,
     /// Discovery's listener has taken notice of it, and of its addresses as they are.
     told: Atomic<bool>,
     /// It is not among the peers any more.
@@ -95,6 +97,7 @@ impl Peer {
                 began: Instant::now(),
                 changed_ms: Atomic::new(0),
                 wanted: Atomic::new(false),
+                offer_ms: Atomic::new(0),
                 told: Atomic::new(false),
                 gone: Atomic::new(false),
                 channel <- new_bh_spinlock!(None, "xenvmc_peer_channel"),
@@ -148,6 +151,17 @@ impl Peer {
     /// Notes that a connection wants a channel to it. Any context.
     pub(crate) fn want_channel(&self) {
         self.wanted.store(true, Relaxed);
+    }
+
+    /// Notes that no offer to it could be made: for so many milliseconds there shall be none. Any context.
+    pub(crate) fn put_offers_off(&self, ms: i64) {
+        let until = self.began.elapsed().as_millis() + ms;
+        self.offer_ms.store(until, Relaxed);
+    }
+
+    /// Returns whether it may be offered a channel now. Any context.
+    pub(crate) fn may_be_offered(&self) -> bool {
+        self.began.elapsed().as_millis() >= self.offer_ms.load(Relaxed)
     }
 
     /// Notes whether discovery's listener has taken notice of it as it is now. Discovery only.
