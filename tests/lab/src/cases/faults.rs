@@ -11,8 +11,10 @@ use anyhow::{Context, Result, ensure};
 use lab_driver::Machine;
 
 use crate::{
-    bench::{Bench, GUEST1, GUEST2, GUESTS},
+    bench::{Bench, GUEST1, GUEST2, GUESTS, other},
     cases::leaks,
+    pair::Load,
+    travel,
 };
 
 /// Where the frontend is made, and where it is in the guests.
@@ -46,6 +48,17 @@ const EVERY: u32 = 7;
 
 /// Bytes of a message that is left unread in a ring.
 const UNREAD: u64 = 6_000;
+
+/// Each so many-th operation fails while the other guest is suspended and comes back.
+const EVERY_OTHER: u64 = 3;
+
+/// What fails in a guest that is suspended and comes back: the kinds, and which of the operations. There are hundreds of allocations and
+/// grants, and few others.
+const AROUND_SUSPENDS: [(u32, &str, u64); 3] = [
+    (1, "fault_nth", 300),
+    (2, "fault_nth", 100),
+    (4 + 8 + 16, "fault_every", EVERY_OTHER),
+];
 
 /// The guests with the frontend that fails.
 struct Faulty<'a> {
@@ -198,6 +211,45 @@ pub(super) fn all_the_time(bench: &Bench) -> Result<()> {
                 pair.any_way(BYTES, "", "")?;
                 pair.finish()?;
             }
+            bench.unload(guest)?;
+        }
+        bench.load(guest, "")?;
+    }
+    leaks::nothing_is_left_now(bench)
+}
+
+/// Operations fail around a suspend of the guest: one of those of which there are many, and each third one of the others; and each third
+/// one of all kinds while the other guest is suspended. Bytes go on all the time; new connections are on the ring.
+pub(super) fn suspended(bench: &Bench) -> Result<()> {
+    for guest in GUESTS {
+        let faulty = Faulty::new(bench, guest)?;
+        for (kinds, name, number) in AROUND_SUSPENDS {
+            ensure!(faulty.load(&format!("fault_kinds={kinds}"))?, "not loaded");
+            bench.wait_peers()?;
+            let pair = bench.pair()?;
+            let load = Load::start(&pair, BYTES)?;
+            let resets = bench.resets()?;
+            let suspend = |name: &str, number, who| {
+                let before = faulty.failures();
+                faulty.set(name, number)?;
+                travel::checkpoint(bench.lab(), who)?;
+                load.wait_for(BYTES)?;
+                faulty.set(name, 0)?;
+                let failures = faulty.failures() - before;
+                ensure!(failures > 0, "{name}={number}: nothing has failed");
+                println!(
+                    "    {guest}: {name}={number} of kinds {kinds}: {failures} while {who} was suspended"
+                );
+                Ok(())
+            };
+            let context = || format!("{guest}: operations of kinds {kinds} fail");
+            suspend(name, number, guest).with_context(context)?;
+            suspend("fault_every", EVERY_OTHER, other(guest)).with_context(context)?;
+            let last = bench.pair()?;
+            last.both_ways(BYTES, "", "")?;
+            last.finish()?;
+            Load::end_all(vec![load], std::slice::from_ref(&pair))?;
+            ensure!(resets == bench.resets()?, "connections were reset");
             bench.unload(guest)?;
         }
         bench.load(guest, "")?;

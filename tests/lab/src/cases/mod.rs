@@ -227,6 +227,7 @@ pub(crate) const ALL: &[Case] = cases![
     faults::answering_guest long,
     faults::at_unload long,
     faults::all_the_time long,
+    faults::suspended long,
     soak::at_random long_pv,
     datagrams::round_trips,
     datagrams::round_trips_ipv6,
