@@ -8,11 +8,16 @@ use kernel::{
         CStr,
         CString, //
     },
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
 };
 use xenvmc_core::{
     announce::{
         Backend,
-        VALUE_MAX, //
+        VALUE_MAX,
+        VERSION, //
     },
     error::AnnounceError,
     which::Which, //
@@ -232,11 +237,31 @@ impl Said {
     }
 }
 
+/// Whether it was said that there is a backend that we do not understand.
+static SAID_STRANGE: Atomic<bool> = Atomic::new(false);
+
 /// Returns the number of the backend, if there is one that says something we understand.
 fn backend() -> Result<Option<u64>> {
-    let value = read(c"xenvmc/backend")?;
-    let backend = value.and_then(|text| text.parse(Backend::parse).ok());
-    Ok(backend.map(|backend| backend.instance))
+    let Some(text) = read(c"xenvmc/backend")? else {
+        return Ok(None);
+    };
+    let strange = match text.parse(Backend::parse) {
+        Ok(backend) if backend.version == VERSION => {
+            SAID_STRANGE.store(false, Relaxed);
+            return Ok(Some(backend.instance));
+        }
+        Ok(backend) => Ok(backend.version),
+        Err(error) => Err(error),
+    };
+    if !SAID_STRANGE.xchg(true, Relaxed) {
+        match strange {
+            Ok(version) => pr_warn!(
+                "the backend speaks version {version} of the protocol, we speak {VERSION}: it is taken for none\n"
+            ),
+            Err(error) => pr_warn!("what the backend says of itself is not valid: {error:?}\n"),
+        }
+    }
+    Ok(None)
 }
 
 /// Returns the values that a directory has for domains other than our `own`.

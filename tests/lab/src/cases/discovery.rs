@@ -169,3 +169,28 @@ pub(super) fn malformed_announcements(bench: &Bench) -> Result<()> {
     bench.load(GUEST2, "")?;
     works(bench)
 }
+
+/// A backend of another version is taken for none, which is said once; the next one is not.
+pub(super) fn backend_of_another_version(bench: &Bench) -> Result<()> {
+    bench.unload_all()?;
+    bench.load(GUEST1, "")?;
+    let own = format!("/local/domain/{}/xenvmc", bench.domid(GUEST1)?);
+    let (peer, address) = (bench.domid(GUEST2)?, GUEST2.address());
+    let said = "the backend speaks version 2 of the protocol";
+    let lines = || bench.kernel_log(GUEST1).matches(said).count();
+    let announcement =
+        format!("version=1 features=0x0 instance=0123456789abcdef addresses={address}");
+    let line = format!(
+        "xenstore-write {own}/peers/{peer} '{announcement}' && \
+         xenstore-write {own}/backend 'version=2 instance=000000000000000a'"
+    );
+    bench.shell(Machine::Dom0, &line)?;
+    bench.wait("the guest has looked at it", || Ok(lines() > 0))?;
+    let peers = bench.report(GUEST1, "peers")?;
+    ensure!(peers.is_empty(), "the guest sees {peers}");
+    ensure!(lines() == 1, "{} lines in the log", lines());
+    bench.shell(Machine::Dom0, &format!("xenstore-rm {own}"))?;
+    bench.load_backend()?;
+    bench.load(GUEST2, "")?;
+    works(bench)
+}

@@ -163,6 +163,7 @@ pub(crate) const ALL: &[Case] = cases![
     discovery::address_changes,
     discovery::groups,
     discovery::malformed_announcements,
+    discovery::backend_of_another_version,
     existing::idle,
     existing::busy,
     existing::sleeping_readers,
