@@ -36,9 +36,6 @@ struct Arguments {
     /// Give each guest two virtual CPUs, on four emulated ones.
     #[arg(long, conflicts_with = "debug_kernel")]
     two_cpus: bool,
-    /// What the names of the labs begin with: runs in other checkouts with other names go on side by side.
-    #[arg(long, value_name = "LAB", default_value = "tests")]
-    name: String,
     /// Words that the names of the tests to run contain; without one, all tests but those that take minutes.
     names: Vec<String>,
 }
@@ -66,7 +63,6 @@ fn run(arguments: Arguments) -> Result<bool> {
     let mut suite = suite::Suite::new(
         programs,
         build.join("tests"),
-        arguments.name,
         arguments.names,
         arguments.keep,
     );

@@ -102,7 +102,6 @@ impl Setting {
 pub(crate) struct Suite {
     programs: PathBuf,
     directory: PathBuf,
-    lab: String,
     words: Vec<String>,
     keep: bool,
     passed: usize,
@@ -112,18 +111,16 @@ pub(crate) struct Suite {
 
 impl Suite {
     /// Tests whose names contain one of the words, or all if there are none. `programs` is where
-    /// what runs in guests is; `directory` is for what failed tests leave; the names of labs begin with `lab`.
+    /// what runs in guests is; `directory` is for what failed tests leave.
     pub(crate) fn new(
         programs: PathBuf,
         directory: PathBuf,
-        lab: String,
         words: Vec<String>,
         keep: bool,
     ) -> Self {
         Self {
             programs,
             directory,
-            lab,
             words,
             keep,
             passed: 0,
@@ -186,7 +183,7 @@ impl Suite {
     /// The lab, made if there is none.
     fn bench<'a>(&self, bench: &'a mut Option<Bench>, setting: Setting) -> Result<&'a Bench> {
         if bench.is_none() {
-            let name = format!("{}-{}", self.lab, setting.name());
+            let name = format!("tests-{}", setting.name());
             Lab::down_by_name(&name)?;
             let lab = Lab::up(&name, &setting.options(), &mut Progress::to_stderr())?;
             let prepare = || {
