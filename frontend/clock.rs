@@ -121,7 +121,7 @@ fn look_at_all(channel: &Arc<Channel>) -> bool {
 enum Verdict {
     /// It is to be looked at again.
     Again,
-    /// Only after more was sent, or room was looked for in vain.
+    /// Only after more was sent, or room was looked for in vain; or the rest goes over TCP.
     Rest,
     /// The time is over.
     TimedOut,

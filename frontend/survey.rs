@@ -243,6 +243,7 @@ static SAID_STRANGE: Atomic<bool> = Atomic::new(false);
 /// Returns the number of the backend, if there is one that says something we understand.
 fn backend() -> Result<Option<u64>> {
     let Some(text) = read(c"xenvmc/backend")? else {
+        SAID_STRANGE.store(false, Relaxed);
         return Ok(None);
     };
     let strange = match text.parse(Backend::parse) {

@@ -107,6 +107,7 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
     };
     loop {
         let epoch = stream.epoch();
+        let left = message.len();
         let mut guard = stream.lock();
         let step = if stream.is_installed() {
             let may_wait = timeout != 0 && naps < GROWTH_NAPS;
@@ -123,6 +124,9 @@ pub(crate) fn send(stream: &Arc<AdoptedStream>, message: &mut Message<'_>) -> Re
             Ok(Step::Tcp)
         };
         drop(guard);
+        if message.len() < left {
+            naps = 0;
+        }
         match step {
             Ok(Step::Done) => return Ok(total),
             Ok(Step::More) => continue,
@@ -420,7 +424,8 @@ pub(crate) fn end(guard: &mut Guard<'_, Stream>) {
     }
 }
 
-/// Whether a good part of the ring is free; arranges to hear of it if not. [`None`] when there is no ring to ask.
+/// Whether a good part of the ring is free; arranges to hear of it if not. [`None`] when TCP is to answer: there is no ring, or records
+/// are due, so that what comes next goes over TCP.
 /// Process or softirq context, no lock.
 pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
     let size = stream.extent_bytes.load(Acquire);

@@ -45,7 +45,7 @@ const LIVE: usize = RECORDS as usize + 2;
 /// It keeps two modes: what the published log ends with (*told*), and what the sender wants.
 /// [`Self::poll_publish`] gives out the records that lead from the one to the other, as fast as the
 /// log has room. While they differ no byte may be produced into the ring ([`Self::is_settled`]);
-/// the caller reports that it has no space. Bytes may go into TCP at any time, because a reader
+/// the caller leaves the ring, or reports that it has no space. Bytes may go into TCP at any time, because a reader
 /// takes nothing from TCP that a record does not allow.
 ///
 /// # Invariants

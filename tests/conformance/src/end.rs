@@ -48,14 +48,14 @@ pub(crate) struct End {
     pub(crate) active: bool,
     control: Control,
     outcome: Outcome,
-    /// What the connection had got over TCP when it was on the ring.
-    began: Option<Received>,
-    /// Bytes that came over TCP since then, or in an earlier connection, if that was more.
+    /// What this end had sent over TCP when it was on the ring.
+    began: Option<Sent>,
+    /// Bytes that it has sent over TCP since then, or in an earlier connection, if that was more.
     over_tcp: u64,
 }
 
-/// What a socket has received over TCP.
-struct Received {
+/// What a socket has sent over TCP.
+struct Sent {
     /// The socket's inode.
     inode: u64,
     /// Bytes.
@@ -176,22 +176,22 @@ impl End {
             let ready = self.way != Way::Ring || module::sends_to_ring(fd);
             self.tell(u8::from(ready));
             if self.ask() == "1" && ready {
-                self.began = received_over_tcp(fd);
+                self.began = sent_over_tcp(fd);
                 return;
             }
         }
         panic!("not on the ring: {}", module::connection(fd));
     }
 
-    /// Bytes that a connection has got over TCP since it was on the ring; of several, the one with most of them. As far as can be told: of
-    /// sockets that this end has, or has closed by [`End::close`].
+    /// Bytes that this end of a connection has sent over TCP since it was on the ring; of several, the one with most of them. As far as can be
+    /// told: of sockets that this end has, or has closed by [`End::close`].
     pub(crate) fn over_tcp(&mut self) -> u64 {
         self.count_tcp();
         self.over_tcp
     }
 
     fn count_tcp(&mut self) {
-        if let (Some(began), Some(now)) = (&self.began, received_over_tcp(self.fd)) {
+        if let (Some(began), Some(now)) = (&self.began, sent_over_tcp(self.fd)) {
             if began.inode == now.inode {
                 let bytes = now.bytes.saturating_sub(began.bytes);
                 self.over_tcp = self.over_tcp.max(bytes);
@@ -315,17 +315,21 @@ impl End {
     }
 }
 
-/// What a socket has received over TCP; none if it is none of TCP's, or there is no such descriptor.
-fn received_over_tcp(fd: RawFd) -> Option<Received> {
+/// What a socket has sent over TCP; none if it is none of TCP's, if there is no such descriptor, or if the other end has ended: then nobody reads
+/// a ring any more.
+fn sent_over_tcp(fd: RawFd) -> Option<Sent> {
     let info = tcp_info::get(fd).ok()?;
+    if !["ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2"].contains(&tcp_info::name(info.tcpi_state)) {
+        return None;
+    }
     // SAFETY: All fields may be zero, and the kernel fills them in.
     let status = unsafe {
         let mut status: libc::stat = std::mem::zeroed();
         Errno::result(libc::fstat(fd, &mut status)).map(|_| status)
     };
-    Some(Received {
+    Some(Sent {
         inode: status.ok()?.st_ino,
-        bytes: info.tcpi_bytes_received,
+        bytes: info.tcpi_bytes_sent - info.tcpi_bytes_retrans,
     })
 }
 

@@ -56,6 +56,16 @@ pub(crate) fn is_flow_in_ring(fd: RawFd) -> bool {
     flow(fd).split_whitespace().any(|word| word == "state=Ring")
 }
 
+/// How often connections of this guest were declined for a reason: 0 without the module.
+pub(crate) fn declines(reason: &str) -> u64 {
+    let text = fs::read_to_string(format!("{REPORTS}/declines")).unwrap_or_default();
+    let count = text.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        (words.next() == Some(reason)).then(|| words.next()?.parse().ok())?
+    });
+    count.unwrap_or(0)
+}
+
 /// Bytes that all rings have moved, in both directions: 0 without the module.
 pub(crate) fn ring_bytes() -> u64 {
     let text = fs::read_to_string(format!("{REPORTS}/counters")).unwrap_or_default();

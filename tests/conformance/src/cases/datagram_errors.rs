@@ -20,19 +20,7 @@ cases! {
     /// The other end is closed: who sends is refused.
     closed datagrams: |left| {
         left.meet();
-        left.send(b"x", 0);
-        refused(left);
-        left.poll(IN | OUT);
-        error(left);
-        error(left);
-        left.poll(IN | OUT);
-        left.send(b"y", 0);
-        refused(left);
-        left.see("recv", call::recv(left.fd, 10, libc::MSG_DONTWAIT));
-        left.see("recv", call::recv(left.fd, 10, libc::MSG_DONTWAIT));
-        left.send(b"z", 0);
-        refused(left);
-        left.see("send", call::send(left.fd, b"z", 0));
+        sends_in_vain(left);
     }, |right| {
         tell_at_once();
         right.close();
@@ -56,19 +44,7 @@ cases! {
     closed_ipv6 bare: |left| {
         ipv6(left);
         left.meet();
-        left.send(b"x", 0);
-        refused(left);
-        left.poll(IN | OUT);
-        error(left);
-        error(left);
-        left.poll(IN | OUT);
-        left.send(b"y", 0);
-        refused(left);
-        left.see("recv", call::recv(left.fd, 10, libc::MSG_DONTWAIT));
-        left.see("recv", call::recv(left.fd, 10, libc::MSG_DONTWAIT));
-        left.send(b"z", 0);
-        refused(left);
-        left.see("send", call::send(left.fd, b"z", 0));
+        sends_in_vain(left);
     }, |right| {
         ipv6(right);
         tell_at_once();
@@ -222,6 +198,23 @@ cases! {
         right.meet();
         right.recv(10, libc::MSG_DONTWAIT);
     };
+}
+
+/// Sends to nobody, and sees what each call that can tell says of it.
+fn sends_in_vain(left: &mut End) {
+    left.send(b"x", 0);
+    refused(left);
+    left.poll(IN | OUT);
+    error(left);
+    error(left);
+    left.poll(IN | OUT);
+    left.send(b"y", 0);
+    refused(left);
+    left.see("recv", call::recv(left.fd, 10, libc::MSG_DONTWAIT));
+    left.see("recv", call::recv(left.fd, 10, libc::MSG_DONTWAIT));
+    left.send(b"z", 0);
+    refused(left);
+    left.see("send", call::send(left.fd, b"z", 0));
 }
 
 /// Lets this end's machine answer each datagram that nobody takes, not only some in a second.

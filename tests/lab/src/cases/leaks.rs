@@ -237,7 +237,7 @@ pub(super) fn nothing_is_held(bench: &Bench, guests: &[Machine]) -> Result<()> {
 fn wait_no_key(bench: &Bench, path: &str) -> Result<()> {
     bench.wait(&format!("{path} is gone"), || {
         let exists = bench.try_shell(Machine::Dom0, &format!("xenstore-exists {path}"))?;
-        Ok(exists.status != 0)
+        Ok(exists.status == 1)
     })
 }
 

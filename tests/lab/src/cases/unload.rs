@@ -78,7 +78,8 @@ pub(super) fn disabled_first(bench: &Bench) -> Result<()> {
         load.wait_for(BYTES)?;
         let after = old.ring_bytes()?;
         ensure!(
-            (0..2).all(|i| after[i] - before[i] >= BYTES) && old.is_accelerated()?,
+            // What was in the rings before has come, too: 1 MiB at most.
+            (0..2).all(|i| after[i] - before[i] >= BYTES / 2) && old.is_accelerated()?,
             "what was on the ring has left it: {before:?} {after:?}"
         );
         load.stop()?;
