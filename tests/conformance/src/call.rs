@@ -73,6 +73,15 @@ pub(crate) fn accept(fd: RawFd) -> Result<RawFd, Errno> {
     Errno::result(unsafe { libc::accept(fd, ptr::null_mut(), ptr::null_mut()) })
 }
 
+/// fstat(2).
+pub(crate) fn status(fd: RawFd) -> Result<libc::stat, Errno> {
+    // SAFETY: All fields may be zero, and the kernel fills them in.
+    unsafe {
+        let mut status: libc::stat = std::mem::zeroed();
+        Errno::result(libc::fstat(fd, &mut status)).map(|_| status)
+    }
+}
+
 /// getsockname(2).
 pub(crate) fn local(fd: RawFd) -> Result<SocketAddr, Errno> {
     address(fd, libc::getsockname)

@@ -322,13 +322,8 @@ fn sent_over_tcp(fd: RawFd) -> Option<Sent> {
     if !["ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2"].contains(&tcp_info::name(info.tcpi_state)) {
         return None;
     }
-    // SAFETY: All fields may be zero, and the kernel fills them in.
-    let status = unsafe {
-        let mut status: libc::stat = std::mem::zeroed();
-        Errno::result(libc::fstat(fd, &mut status)).map(|_| status)
-    };
     Some(Sent {
-        inode: status.ok()?.st_ino,
+        inode: call::status(fd).ok()?.st_ino,
         bytes: info.tcpi_bytes_sent - info.tcpi_bytes_retrans,
     })
 }

@@ -4,7 +4,7 @@
 
 use io_uring::{cqueue, opcode, squeue, types};
 
-use super::uring::{bytes, recv, room, send};
+use super::uring::{bytes, receives_before_there_is_any, recv, room, send};
 use crate::{
     call,
     case::cases,
@@ -70,16 +70,7 @@ cases! {
         }
         left.meet();
     }, |right| {
-        let mut ring = Uring::new();
-        for flags in [squeue::Flags::empty(), squeue::Flags::ASYNC, squeue::Flags::empty()] {
-            let to = room(10);
-            ring.submit(0, &[recv(right, to, 0).flags(flags)]);
-            right.see("quiet", ring.is_quiet());
-            right.meet();
-            ring.see(right, "recv", 1);
-            right.see("bytes", bytes(to));
-        }
-        right.meet();
+        receives_before_there_is_any(right);
     };
 
     /// A recv that is linked to a send begins when that has ended.

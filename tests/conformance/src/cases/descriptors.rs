@@ -2,7 +2,7 @@
 
 //! What the socket's descriptor says of itself.
 
-use std::{fs, mem, os::fd::RawFd};
+use std::{fs, os::fd::RawFd};
 
 use nix::errno::Errno;
 
@@ -27,12 +27,7 @@ cases! {
         let number = link.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
         let inode = number.and_then(|digits| digits.parse::<u64>().ok());
         left.see("link names an inode", inode.is_some());
-        // SAFETY: All fields may be zero, and the kernel fills them in.
-        let status = unsafe {
-            let mut status: libc::stat = mem::zeroed();
-            Errno::result(libc::fstat(left.fd, &mut status)).map(|_| status)
-        };
-        let status = status.expect("fstat");
+        let status = call::status(left.fd).expect("fstat");
         left.see("mode", format!("{:o}", status.st_mode));
         left.see("size", status.st_size);
         left.see("the same inode", inode == Some(status.st_ino));
@@ -300,12 +295,7 @@ cases! {
 
 /// The inode.
 fn identity(fd: RawFd) -> u64 {
-    // SAFETY: All fields may be zero, and the kernel fills them in.
-    unsafe {
-        let mut status: libc::stat = mem::zeroed();
-        assert_eq!(libc::fstat(fd, &mut status), 0);
-        status.st_ino
-    }
+    call::status(fd).expect("fstat").st_ino
 }
 
 fn addresses(end: &mut End) {

@@ -99,16 +99,7 @@ cases! {
         left.shutdown(libc::SHUT_WR);
         left.meet();
     }, |right| {
-        let mut ring = Uring::new();
-        for flags in [squeue::Flags::empty(), squeue::Flags::ASYNC, squeue::Flags::empty()] {
-            let to = room(10);
-            ring.submit(0, &[recv(right, to, 0).flags(flags)]);
-            right.see("quiet", ring.is_quiet());
-            right.meet();
-            ring.see(right, "recv", 1);
-            right.see("bytes", bytes(to));
-        }
-        right.meet();
+        receives_before_there_is_any(right);
     };
 
     /// MSG_WAITALL waits for all pieces.
@@ -471,6 +462,24 @@ pub(super) fn recv(end: &End, (at, len): (*mut u8, u32), flags: i32) -> squeue::
     opcode::Recv::new(types::Fd(end.fd), at, len)
         .flags(flags)
         .build()
+}
+
+/// Waits three times for what the other end sends then, or for its end.
+pub(super) fn receives_before_there_is_any(end: &mut End) {
+    let mut ring = Uring::new();
+    for flags in [
+        squeue::Flags::empty(),
+        squeue::Flags::ASYNC,
+        squeue::Flags::empty(),
+    ] {
+        let to = room(10);
+        ring.submit(0, &[recv(end, to, 0).flags(flags)]);
+        end.see("quiet", ring.is_quiet());
+        end.meet();
+        ring.see(end, "recv", 1);
+        end.see("bytes", bytes(to));
+    }
+    end.meet();
 }
 
 /// Room that stays, filled with dots.
