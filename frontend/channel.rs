@@ -201,7 +201,7 @@ impl Channel {
         self.made.elapsed().as_millis()
     }
 
-    /// Whether the peer has published the last record of each connection (protocol §9.3). Any context.
+    /// Whether the peer has published the last record of each connection that no task of it holds (protocol §9.3). Any context.
     pub(crate) fn has_peer_finished(&self) -> bool {
         self.theirs().is_some_and(|theirs| {
             // The state /before/ a last look at the rings. Partner: `Control::announce` at the other end.

@@ -12,6 +12,8 @@ use crate::control::{
 };
 use crate::giveback::{
     self,
+    is_held,
+    Drained,
     Unread, //
 };
 use crate::handover;
@@ -43,6 +45,9 @@ use xenvmc_core::Words;
 /// How long a peer may take to close its side; then we end alone.
 pub(crate) const CLOSE_MS: i64 = 5_000;
 
+/// How long tasks that hold connections are waited for before the others are closed without those.
+const HELD_MS: i64 = 1_000;
+
 /// The streams that have slots; none if there is no memory, which is then tried again.
 fn streams(channel: &Channel) -> Option<KVec<(SlotId, Arc<AdoptedStream>)>> {
     channel.streams().ok()
@@ -50,17 +55,20 @@ fn streams(channel: &Channel) -> Option<KVec<(SlotId, Arc<AdoptedStream>)>> {
 
 /// Does what the state of a channel that ends asks for. The upkeep, under the channel's control lock.
 pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
-    if matches!(control.state, State::Closing | State::Drained) && is_late(control) {
+    if matches!(control.state, State::Closing | State::Drained) && closes_for(control) > CLOSE_MS {
         channel.peer().warn(format_args!("did not close in time"));
         control.advance(channel, Event::Timeout);
     }
     match control.state {
         State::Init | State::Open => return,
         State::Closing => {
-            if !control.is_announced && finish_all(channel) {
+            let leaves_held = closes_for(control) > HELD_MS;
+            if !control.is_announced && finish_all(channel, leaves_held) {
                 control.announce(channel);
             }
-            if control.is_announced && control.peer_state.is_closing() && drain_all(channel) {
+            // Who waits for a task goes on with what the peer waits for.
+            let is_drained = control.peer_state.is_closing() && drain_all(channel);
+            if control.is_announced && is_drained {
                 control.advance(channel, Event::Drained);
             }
         }
@@ -103,13 +111,15 @@ pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
     }
 }
 
-fn is_late(control: &mut Control) -> bool {
+/// For how many milliseconds the channel has been closing.
+fn closes_for(control: &mut Control) -> i64 {
     let since = *control.since.get_or_insert_with(Instant::<Monotonic>::now);
-    since.elapsed().as_millis() > CLOSE_MS
+    since.elapsed().as_millis()
 }
 
-/// Puts all our directions on TCP; true = the last record of each is published.
-fn finish_all(channel: &Arc<Channel>) -> bool {
+/// Puts all our directions on TCP; true = the last record of each is published, and each has its end mark. With `leaves_held` those that a task
+/// holds do not count: they have no mark, and are reset if that goes on.
+fn finish_all(channel: &Arc<Channel>, leaves_held: bool) -> bool {
     channel.lines().finish();
     let Some(streams) = streams(channel) else {
         return false;
@@ -121,11 +131,15 @@ fn finish_all(channel: &Arc<Channel>) -> bool {
             all &= handover::promise(&stream, channel);
             continue;
         }
+        if is_held(&stream) {
+            all &= leaves_held;
+            continue;
+        }
         let mut guard = stream.lock();
         let Some(link) = guard.state().link.clone() else {
             continue;
         };
-        match giveback::finish_sending(&stream, &mut guard, &link) {
+        match giveback::leave_for_good(&stream, &mut guard, &link) {
             Ok(done) => all &= done,
             Err(violation) => {
                 drop(guard);
@@ -156,7 +170,7 @@ fn drain_all(channel: &Arc<Channel>) -> bool {
             continue;
         }
         match giveback::drain(&stream, Unread::Complete) {
-            Ok(done) => all &= done,
+            Ok(drained) => all &= drained == Drained::All,
             Err(violation) => {
                 channel.violation(violation);
                 return false;
@@ -166,12 +180,13 @@ fn drain_all(channel: &Arc<Channel>) -> bool {
     all
 }
 
-/// The peer is gone: delivers what is complete, and resets the connections that are not; true = done.
+/// The peer is gone: delivers what is complete, and resets the connections that are not; true = done, also with those that tasks held.
 fn end_alone(channel: &Arc<Channel>) -> bool {
     channel.lines().drain(channel);
     let Some(streams) = streams(channel) else {
         return false;
     };
+    let mut all = true;
     for (_, stream) in streams {
         if stream.has_ended() || !is_on(&stream, channel) {
             continue;
@@ -181,12 +196,16 @@ fn end_alone(channel: &Arc<Channel>) -> bool {
         let view = link.as_ref().and_then(|link| link.view());
         let ended = view.is_some_and(|view| view.has_peer_ended()) || channel.has_peer_finished();
         let taken = giveback::drain(&stream, Unread::Rest);
-        let complete = taken == Ok(true) && is_all_read(&stream);
+        if taken == Ok(Drained::Held) {
+            all = false;
+            continue;
+        }
+        let complete = taken == Ok(Drained::All) && is_all_read(&stream);
         if !(complete && (ended || !stream.has_used_ring())) {
             giveback::reset(&stream);
         }
     }
-    true
+    all
 }
 
 /// Whether the peer has read all that is in our ring.
@@ -205,17 +224,23 @@ fn may_have_lost(stream: &AdoptedStream) -> bool {
     stream.has_used_ring() || ready::was_told(stream)
 }
 
-/// Resets all connections of which `has_lost` says that bytes are lost; true = done.
+/// Resets all connections of which `has_lost` says that bytes are lost; true = done, also with those that tasks held.
 fn reset_all(channel: &Arc<Channel>, has_lost: impl Fn(&AdoptedStream) -> bool) -> bool {
     let Some(streams) = streams(channel) else {
         return false;
     };
+    let mut all = true;
     for (_, stream) in streams {
-        if !stream.has_ended() && is_on(&stream, channel) && has_lost(&stream) {
+        if stream.has_ended() || !is_on(&stream, channel) || !has_lost(&stream) {
+            continue;
+        }
+        if is_held(&stream) {
+            all = false;
+        } else {
             giveback::reset(&stream);
         }
     }
-    true
+    all
 }
 
 /// Waits until a channel is over and no connection is on it, at most twice as long as both sides may take. Process context.

@@ -14,12 +14,9 @@ use kernel::{
     },
 };
 
-/// How long a peer is not believed after its first false claim; each further one doubles it, unless
-/// the one before was over for longer than [`DISTRUST_MAX_MS`].
-const DISTRUST_MS: u32 = 1_000;
-
-/// How long a peer is not believed at most.
-const DISTRUST_MAX_MS: u32 = 300_000;
+/// How long a peer is not believed after its first false claim; each further one doubles it, up to a limit, unless
+/// the one before was over for longer than that.
+const FIRST_MS: u32 = 1_000;
 
 /// What became of a peer's claims. Any context; races between those who find a claim false are
 /// harmless.
@@ -29,15 +26,18 @@ pub(crate) struct Distrust {
     until_ms: Atomic<u64>,
     /// How long the last one was; 0 = there was none.
     length_ms: Atomic<u32>,
+    /// How long one is at most.
+    limit_ms: u32,
 }
 
 impl Distrust {
-    /// Nothing was found false.
-    pub(crate) fn none() -> Self {
+    /// Nothing was found false. `limit_ms` is how long the peer is not believed at most.
+    pub(crate) fn none(limit_ms: u32) -> Self {
         Self {
             epoch: Instant::now(),
             until_ms: Atomic::new(0),
             length_ms: Atomic::new(0),
+            limit_ms,
         }
     }
 
@@ -47,10 +47,10 @@ impl Distrust {
         if now < until {
             return;
         }
-        let is_long_ago = now - until > u64::from(DISTRUST_MAX_MS);
+        let is_long_ago = now - until > u64::from(self.limit_ms);
         let length = match self.length_ms.load(Relaxed) {
-            last if last == 0 || is_long_ago => DISTRUST_MS,
-            last => min(last.saturating_mul(2), DISTRUST_MAX_MS),
+            last if last == 0 || is_long_ago => FIRST_MS,
+            last => min(last.saturating_mul(2), self.limit_ms),
         };
         self.length_ms.store(length, Relaxed);
         self.until_ms.store(now + u64::from(length), Relaxed);

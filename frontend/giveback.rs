@@ -20,7 +20,10 @@ use crate::{
 };
 use kernel::prelude::*;
 use kernel::sync::atomic::Full;
-use kernel::sync::Arc;
+use kernel::sync::{
+    Arc,
+    MutexGuard, //
+};
 use kernel::time::delay::fsleep;
 use kernel::time::{
     Delta,
@@ -63,6 +66,12 @@ pub(crate) const RETURN_MS: u32 = 5000;
 
 /// How long one waits that cannot sleep.
 const RETURN_NOW_MS: u32 = 200;
+
+/// How long a task may hold a socket, or its reader, until the others are seen to first, in microseconds.
+const HELD_US: u32 = 2_000;
+
+/// How often it is looked meanwhile whether the reader is free.
+const LOOKS: u32 = 8;
 
 /// The peer broke the protocol: its channel is given up, and this connection reset. Process context, no lock held.
 pub(crate) fn break_stream(stream: &AdoptedStream, violation: Violation) {
@@ -282,16 +291,51 @@ fn move_unread(
     })
 }
 
-/// Tries to put what is unread into TCP's queue; true = all is done. Process context, no lock held.
+/// Whether a task holds the socket for long: it may wait for the memory that it copies from or to, as long as that takes. Process context; may sleep.
+pub(crate) fn is_held(stream: &AdoptedStream) -> bool {
+    stream.socket().is_held_for(HELD_US)
+}
+
+/// Locks the reader, unless a task holds it for long, as for [`is_held`]. Process context; may sleep.
+fn try_lock_reader(stream: &AdoptedStream) -> Option<MutexGuard<'_, Reader>> {
+    for _ in 0..LOOKS {
+        if let Some(reader) = stream.reader.try_lock() {
+            return Some(reader);
+        }
+        fsleep(Delta::from_micros(i64::from(HELD_US / LOOKS)));
+    }
+    None
+}
+
+/// What [`drain`] has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drained {
+    /// Everything is TCP's.
+    All,
+    /// Not everything, or nothing.
+    Some,
+    /// Nothing: a task holds the connection, see [`is_held`].
+    Held,
+}
+
+/// Tries to put what is unread into TCP's queue. Process context, no lock held; waits for no task that holds the connection.
 ///
 /// # Errors
 ///
 /// If the peer has broken the protocol.
-pub(crate) fn drain(stream: &AdoptedStream, what: Unread) -> core::result::Result<bool, Violation> {
-    let mut reader = stream.reader.lock();
-    let Some(link) = reader.link.clone() else {
-        return Ok(true);
+pub(crate) fn drain(
+    stream: &AdoptedStream,
+    what: Unread,
+) -> core::result::Result<Drained, Violation> {
+    let Some(mut reader) = try_lock_reader(stream) else {
+        return Ok(Drained::Held);
     };
+    let Some(link) = reader.link.clone() else {
+        return Ok(Drained::All);
+    };
+    if is_held(stream) {
+        return Ok(Drained::Held);
+    }
     let mut guard = stream.lock();
     let (locked, _) = guard.split();
     let memory = Memory::MaySleep;
@@ -299,7 +343,10 @@ pub(crate) fn drain(stream: &AdoptedStream, what: Unread) -> core::result::Resul
     if moved == Ok(Moved::All) || what == Unread::Rest {
         guard.data_ready_locked();
     }
-    Ok(moved? == Moved::All)
+    Ok(match moved? {
+        Moved::All => Drained::All,
+        Moved::Some | Moved::TcpIsMissing => Drained::Some,
+    })
 }
 
 /// Options of the level SOL_TCP that want the socket as TCP made it.
@@ -449,7 +496,9 @@ fn leave_both(stream: &AdoptedStream) -> bool {
             return true;
         }
         let result = {
-            let mut reader = stream.reader.lock();
+            let Some(mut reader) = try_lock_reader(stream) else {
+                continue;
+            };
             if reader.link.is_none() {
                 return true;
             }

@@ -36,6 +36,10 @@ use xenvmc_net::{
 };
 use xenvmc_xen::DomId;
 
+/// How long a peer that did not read datagrams in time is not asked to at most. A slow one does not mean it, and one that does holds up its own senders,
+/// for half a second each time.
+const STALL_LIMIT_MS: u32 = 10_000;
+
 /// One instance of a peer. Its number, which Dom0 vouches for, instance and version stay; its
 /// addresses, which are claims, may change.
 ///
@@ -93,7 +97,7 @@ impl Peer {
                 features: announcement.features,
                 addresses <- new_bh_spinlock!(addresses, "xenvmc_peer_addresses"),
                 repute,
-                stall: Distrust::none(),
+                stall: Distrust::none(STALL_LIMIT_MS),
                 began: Instant::now(),
                 changed_ms: Atomic::new(0),
                 wanted: Atomic::new(false),
@@ -234,7 +238,7 @@ impl Peer {
     }
 
     /// Notes that it does not read the datagrams in our ring, or does not say in time whether it may read them or has. It is not asked
-    /// to for a time, which doubles as for [`Self::distrust`]. Any context but hard interrupts.
+    /// to for a time, which doubles as for [`Self::distrust`], up to [`STALL_LIMIT_MS`]. Any context but hard interrupts.
     pub(crate) fn note_stall(&self) {
         self.stall.begin();
     }

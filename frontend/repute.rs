@@ -15,6 +15,9 @@ use xenvmc_xen::budget::Budget;
 /// opens and closes is two.
 const LINES: (u32, u32) = (64, 10_000);
 
+/// How long its claims are not believed at most.
+const LIMIT_MS: u32 = 300_000;
+
 /// A guest's standing.
 #[pin_data]
 pub(crate) struct Repute {
@@ -33,7 +36,7 @@ impl Repute {
     pub(crate) fn new() -> Result<Arc<Self>> {
         Arc::pin_init(
             pin_init!(Self {
-                claims: Distrust::none(),
+                claims: Distrust::none(LIMIT_MS),
                 lines <- new_bh_spinlock!(Budget::new(LINES.0, LINES.1), "xenvmc_peer_lines"),
             }),
             GFP_KERNEL,

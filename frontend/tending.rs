@@ -26,9 +26,6 @@ use xenvmc_core::{
 };
 use xenvmc_net::Guard;
 
-/// How long a task may hold a socket until the others are tended to first, in microseconds.
-const HELD_US: u32 = 2_000;
-
 /// Tends to all connections; false = some are left for want of room or memory. Process context.
 pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
     let Ok(streams) = channel.streams() else {
@@ -40,7 +37,7 @@ pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
             all &= parting::part(channel, own, &stream);
         } else if handover::is_noted(&stream) {
             all &= handover::promise(&stream, channel);
-        } else if stream.socket().is_held_for(HELD_US) {
+        } else if giveback::is_held(&stream) {
             // The others do not wait for it.
             all = false;
         } else {

@@ -49,8 +49,8 @@ module! {
             description: "KiB moved before a connection asks for a ring, if that comes first: 0 to 1048576 (default 32)",
         },
         udp: u32 {
-            default: 30,
-            description: "seconds that a flow of UDP datagrams stays in the ring before some go over the network again: 1 to 3600; 0 = UDP is left alone (default 30)",
+            default: 20,
+            description: "seconds that a flow of UDP datagrams stays in the ring before some go over the network again: 1 to 3600; 0 = UDP is left alone (default 20)",
         },
     },
 }

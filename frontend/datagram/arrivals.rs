@@ -20,6 +20,7 @@ use xenvmc_core::datagram::message::Message;
 use xenvmc_core::message::Tuple;
 use xenvmc_core::Decline;
 use xenvmc_net::deliver::Origin;
+use xenvmc_net::netfilter::has_xdp;
 
 /// After how long without a datagram a flow over the network is forgotten: long before its sender forgets it, since a reader that
 /// knows of more datagrams than the sender would take that many lost ones for come.
@@ -209,6 +210,9 @@ impl Arrivals {
         let (number, arrival) = self.0.find(tuple).ok_or(Decline::NotSeen)?;
         if arrival.seen == 0 {
             return Err(Decline::NotSeen);
+        }
+        if has_xdp(arrival.origin.device) {
+            return Err(Decline::CgroupBpf);
         }
         if arrival
             .admission

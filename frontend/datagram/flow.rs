@@ -78,6 +78,8 @@ pub(super) struct Flow {
     pub(super) has_said_leave: bool,
     /// Nothing of it is in the ring any more: what waits goes over the network, see [`Flow::take_waiting`].
     pub(super) has_left: bool,
+    /// It was never in the ring this time: datagrams that its reader has not counted yet may be on their way.
+    has_failed: bool,
     /// How often something was taken for that.
     rounds: u32,
     /// Packets that found no room in the ring before it left: they are older than those that are held.
@@ -128,6 +130,7 @@ impl Flow {
             channel: None,
             has_said_leave: false,
             has_left: false,
+            has_failed: false,
             rounds: 0,
             returned: Queue::new(BACKLOG_MAX),
             held: Queue::new(HELD_MAX),
@@ -237,9 +240,11 @@ impl Flow {
         if self.state == State::Asking {
             self.refused();
         }
+        let has_failed = self.state == State::Entering;
         if !self.next(Event::Leave) || self.state != State::Leaving {
             return;
         }
+        self.has_failed = has_failed;
         self.has_said_leave = false;
         if let Some(channel) = &self.channel {
             if let Some(outlet) = &mut *channel.lines().outlet.lock() {
@@ -250,7 +255,8 @@ impl Flow {
 
     /// Nothing of it is in the ring any more, or it is not waited for: what waits may go over the network.
     pub(super) fn left(&mut self) {
-        (self.has_left, self.sent) = (true, 0);
+        self.has_left = true;
+        self.sent = if self.has_failed { NEVER } else { 0 };
         // The reader has counted none since then, either.
         (self.counted_since, self.was_in_ring) = (Instant::now(), true);
     }

@@ -122,7 +122,12 @@ impl Flows {
                     .channel
                     .as_ref()
                     .is_some_and(|channel| channel.is_open());
-                let reason = unfit(&packet, parsed)
+                let unfit = unfit(&packet, parsed);
+                if unfit.is_some() {
+                    // Others like it may come each time that it is in the ring again.
+                    flow.note_refusal();
+                }
+                let reason = unfit
                     .or((device != flow.device).then_some(Decline::Route))
                     .or((!is_open).then_some(Decline::ChannelClosed));
                 if let Some(reason) = reason {
@@ -254,11 +259,12 @@ impl Flows {
         if !flow.next(Event::Go) {
             return;
         }
-        (flow.wanted, flow.refusals) = (None, 0);
+        flow.wanted = None;
         channel.frontend().counters().udp_flows_entered.inc();
         while let Some(packet) = flow.held.first() {
             let parsed = packet.parse();
             let Some(parsed) = parsed.filter(|parsed| unfit(packet, parsed).is_none()) else {
+                flow.note_refusal();
                 return flow.leave();
             };
             if let Some(packet) = flow.held.pop() {
@@ -354,6 +360,10 @@ impl Flows {
             let is_over = flow.since.elapsed().as_millis() >= limit;
             let may = |channel: &Arc<Channel>| may_stay(channel, &flow.tuple);
             if flow.state == State::Ring && (is_over || !flow.channel.as_ref().is_some_and(may)) {
+                if is_over {
+                    // It has proved itself.
+                    flow.refusals = 0;
+                }
                 flow.leave();
             }
         }

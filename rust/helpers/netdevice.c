@@ -22,6 +22,11 @@ bool xenvmc_helper_net_device_is_netfront(const struct net_device *dev)
 	return driver && !strcmp(driver->name, "vif");
 }
 
+bool xenvmc_helper_net_device_has_xdp(struct net_device *dev)
+{
+	return dev_xdp_prog_count(dev);
+}
+
 struct in_ifaddr *xenvmc_helper_first_ipv4_address(const struct net_device *dev)
 {
 	return __in_dev_get_rtnl(dev) ? rtnl_dereference(__in_dev_get_rtnl(dev)->ifa_list) : NULL;

@@ -70,7 +70,23 @@ bool xenvmc_helper_skb_is_shared_memory(struct sk_buff *skb)
 
 bool xenvmc_helper_skb_has_transformation(const struct sk_buff *skb)
 {
-	return dst_xfrm(skb_dst(skb));
+	return dst_xfrm(skb_dst(skb)) || (skb->protocol == htons(ETH_P_IP) ?
+						  IPCB(skb)->flags & IPSKB_XFRM_TRANSFORMED :
+						  IP6CB(skb)->flags & IP6SKB_XFRM_TRANSFORMED);
+}
+
+bool xenvmc_helper_sk_encapsulates(const struct sock *sk)
+{
+	return READ_ONCE(udp_sk(sk)->encap_type);
+}
+
+bool xenvmc_helper_skb_is_from_napi(const struct sk_buff *skb)
+{
+#ifdef CONFIG_NET_RX_BUSY_POLL
+	return skb->napi_id;
+#else
+	return true;
+#endif
 }
 
 bool xenvmc_helper_skb_dst_force(struct sk_buff *skb)

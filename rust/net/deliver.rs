@@ -51,7 +51,7 @@ pub struct Batch {
     _rcu: kernel::sync::rcu::Guard,
 }
 
-/// A netfront device that is up.
+/// A netfront device that is up, and has no BPF program that is to see what comes (XDP).
 struct Device {
     number: i32,
     device: *mut bindings::net_device,
@@ -68,6 +68,7 @@ impl Device {
             if device.is_null()
                 || !bindings::net_device_is_netfront(device)
                 || !bindings::net_device_is_running(device)
+                || bindings::net_device_has_xdp(device)
             {
                 return None;
             }
@@ -101,7 +102,7 @@ impl Batch {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if there is no such netfront device, or it is not up; `ENOMEM`; what `copy` returns.
+    /// `ENODEV` if there is no such netfront device, or it is not up, or has a BPF program (XDP); `ENOMEM`; what `copy` returns.
     pub fn push(
         &mut self,
         origin: &Origin,

@@ -225,6 +225,17 @@ pub(crate) unsafe fn read_header(skb: *const bindings::sk_buff, bytes: &mut [u8;
     }
 }
 
+/// Whether a packet that arrives is one that we deliver, and does not come from the network: netfront's come by NAPI, and carry its number, also on
+/// another CPU (RPS), or later (queues of netfilter).
+///
+/// # Safety
+///
+/// As for a hook.
+unsafe fn is_ours(skb: *const bindings::sk_buff) -> bool {
+    // SAFETY: a valid packet.
+    is_delivering() || unsafe { !bindings::skb_is_from_napi(skb) }
+}
+
 /// Wraps a packet that has come, if it is one whole datagram from a netfront device.
 ///
 /// # Safety
@@ -264,8 +275,7 @@ unsafe extern "C" fn arriving<H: PacketHandler>(
 ) -> c_uint {
     // SAFETY: valid in a hook, all of them.
     unsafe {
-        if is_delivering() {
-            // Not from the network.
+        if is_ours(skb) {
             return bindings::NF_ACCEPT;
         }
         if let Some(packet) = arrived_packet(skb, &*state) {
@@ -290,7 +300,7 @@ unsafe extern "C" fn arrived<H: PacketHandler>(
 ) -> c_uint {
     // SAFETY: valid in a hook, all of them.
     unsafe {
-        if is_delivering() {
+        if is_ours(skb) {
             return bindings::NF_ACCEPT;
         }
         if let Some(packet) = arrived_packet(skb, &*state) {
@@ -342,5 +352,15 @@ pub fn is_netfront(device: i32) -> bool {
     unsafe {
         let device = bindings::dev_get_by_index_rcu((&raw mut bindings::init_net).cast(), device);
         !device.is_null() && bindings::net_device_is_netfront(device)
+    }
+}
+
+/// Whether a BPF program of the device of that number is to see what comes (XDP). Any context.
+pub fn has_xdp(device: i32) -> bool {
+    let _rcu = kernel::sync::rcu::read_lock();
+    // SAFETY: RCU keeps the device.
+    unsafe {
+        let device = bindings::dev_get_by_index_rcu((&raw mut bindings::init_net).cast(), device);
+        !device.is_null() && bindings::net_device_has_xdp(device)
     }
 }

@@ -120,6 +120,8 @@ impl Packet {
             let sk = bindings::skb_socket(skb);
             if bindings::sk_is_kernel(sk) {
                 Some(Decline::KernelSocket)
+            } else if bindings::sk_encapsulates(sk) {
+                Some(Decline::Callbacks)
             } else if bindings::skb_is_segmented_otherwise(skb) {
                 Some(Decline::Protocol)
             } else if bindings::skb_has_stamps(skb) {

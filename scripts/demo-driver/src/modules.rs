@@ -63,9 +63,8 @@ impl Loaded {
 
     fn parameters(self) -> &'static str {
         match self {
-            Self::Nowhere => "",
-            Self::Client | Self::Both => "udp=30",
-            Self::Asking => "udp=30 upgrade_calls=0",
+            Self::Nowhere | Self::Client | Self::Both => "",
+            Self::Asking => "upgrade_calls=0",
         }
     }
 }

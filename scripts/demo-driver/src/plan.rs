@@ -248,7 +248,9 @@ impl Plan {
 
     /// What acceleration costs those that it does not serve, and what it does to many connections at once: all of it, or a part.
     pub fn costs(part: Option<Part>) -> Self {
-        use Test::{ConnectRequestResponse, RequestResponse, Stream};
+        use Test::{
+            ConnectRequestResponse, DatagramRequestResponse, Datagrams, RequestResponse, Stream,
+        };
         let of = |wanted: Part, rows: &[Row]| match part {
             Some(part) if part != wanted => Vec::new(),
             _ => rows.to_vec(),
@@ -257,6 +259,8 @@ impl Plan {
             Row::new(Stream, 16384),
             Row::new(RequestResponse, 1),
             Row::new(ConnectRequestResponse, 1),
+            Row::new(Datagrams, 1400),
+            Row::new(DatagramRequestResponse, 1),
         ]
         .map(|row| row.at_par(0.99, 6));
         let streams = [

@@ -5,6 +5,7 @@
 //! its own, so that any number of calls can be under way at once.
 
 mod datagram;
+mod hang;
 mod order;
 mod stream;
 mod sys;
@@ -179,6 +180,8 @@ fn obey(order: &Order) -> Result<Answer, String> {
         }
         "send" => socket(order).and_then(|socket| transfer::send(socket.fd, &socket.tx, order)),
         "recv" => socket(order).and_then(|socket| transfer::recv(socket.fd, &socket.rx, order)),
+        "hang" => hang::call(socket(order)?.fd, order.get::<String>("how")? == "send"),
+        "unhang" => hang::release(),
         "stop" => {
             socket(order)?.tx.stop.store(true, Relaxed);
             Ok(Answer::default())

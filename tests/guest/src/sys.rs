@@ -19,7 +19,7 @@ pub(crate) type Errno = i32;
 const PIECES: usize = 16;
 
 /// Returns the result of a call, or the error number that it left.
-fn check(result: isize) -> Result<usize, Errno> {
+pub(crate) fn check(result: isize) -> Result<usize, Errno> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error().raw_os_error().unwrap_or(0))
 }
 

@@ -190,6 +190,7 @@ pub(crate) const ALL: &[Case] = cases![
     unload::under_load_accepting_side,
     unload::under_load_both_sides,
     unload::disabled_first,
+    unload::beside_calls_that_hang,
     unload::blocked_receivers,
     unload::unread_bytes,
     unload::closed_by_the_other_end,

@@ -9,6 +9,7 @@ use crate::{
     bench::{Bench, GUEST1, GUEST2, GUESTS},
     cases::leaks,
     pair::{Load, Pair},
+    peer::Pending,
 };
 
 /// Bytes that flow through the ring, before.
@@ -131,6 +132,51 @@ pub(super) fn blocked_receivers(bench: &Bench) -> Result<()> {
         bench.wait_peers()?;
     }
     Ok(())
+}
+
+/// At the other end a program hangs in the middle of a receive, and one in a send, as their memory does not come: their connections are lost with
+/// the module, and no others.
+pub(super) fn beside_calls_that_hang(bench: &Bench) -> Result<()> {
+    let [receives, sends, unread, busy] =
+        [bench.pair()?, bench.pair()?, bench.pair()?, bench.pair()?];
+    let load = Load::start(&busy, BYTES)?;
+    let sent = unread.fill_rings()?;
+    receives.a.send(LITTLE)?;
+    let hanging = [
+        receives.b.start("hang how=recv")?,
+        sends.b.start("hang how=send")?,
+    ];
+    hanging.iter().try_for_each(Pending::wait_asleep)?;
+    let resets = bench.counter(GUEST2, "connections_reset")?;
+
+    bench.unload(GUEST1)?;
+
+    ensure!(
+        hanging.iter().all(Pending::is_running),
+        "a call that hangs has ended"
+    );
+    load.wait_for(BYTES_ON_TCP)?;
+    unread.a.send(LITTLE)?;
+    unread.b.receive(sent[0] + LITTLE)?;
+    unread.a.receive(sent[1])?;
+    unread.finish()?;
+    receives.b.peer().order("unhang")?.wait()?;
+    hanging
+        .into_iter()
+        .try_for_each(|pending| pending.wait().map(drop))?;
+    for pair in [receives, sends] {
+        pair.a.receive_all()?.failed(0, "ECONNRESET")?;
+        pair.a.close()?;
+        pair.b.close()?;
+    }
+    bench.load(GUEST1, "")?;
+    bench.wait_peers()?;
+    bench.wait_on_ring(std::slice::from_ref(&busy))?;
+    load.wait_for(BYTES)?;
+    load.stop()?;
+    let resets = bench.counter(GUEST2, "connections_reset")? - resets;
+    ensure!(resets <= 2, "{resets} connections were reset");
+    leaks::nothing_is_left_now(bench)
 }
 
 /// Bytes that nobody has read yet come first, whoever's frontend is removed.
