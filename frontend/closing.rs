@@ -12,18 +12,20 @@ use crate::control::{
 };
 use crate::giveback::{
     self,
-    is_held,
     Drained,
     Unread, //
 };
 use crate::handover;
+use crate::holders::Holders;
 use crate::parting;
+use crate::peers::Peers;
 use crate::ready;
 use crate::stream::{
     is_on,
     AdoptedStream, //
 };
 use kernel::prelude::*;
+use kernel::sync::atomic::Relaxed;
 use kernel::sync::Arc;
 use kernel::time::delay::fsleep;
 use kernel::time::{
@@ -55,20 +57,31 @@ fn streams(channel: &Channel) -> Option<KVec<(SlotId, Arc<AdoptedStream>)>> {
 
 /// Does what the state of a channel that ends asks for. The upkeep, under the channel's control lock.
 pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
-    if matches!(control.state, State::Closing | State::Drained) && closes_for(control) > CLOSE_MS {
+    let waits = match control.state {
+        State::Closing => true,
+        // The peer has done its part; what is left is ours.
+        State::Drained => !control.peer_state.is_drained(),
+        _ => false,
+    };
+    if waits && closes_for(control) > CLOSE_MS {
         channel.peer().warn(format_args!("did not close in time"));
         control.advance(channel, Event::Timeout);
     }
     match control.state {
         State::Init | State::Open => return,
         State::Closing => {
-            let leaves_held = closes_for(control) > HELD_MS;
-            if !control.is_announced && finish_all(channel, leaves_held) {
-                control.announce(channel);
+            if !control.is_finished {
+                let finished = finish_all(channel);
+                control.is_finished = finished == Finished::All;
+                let is_enough = control.is_finished
+                    || (finished == Finished::AllButHeld && closes_for(control) > HELD_MS);
+                if is_enough && !control.is_announced {
+                    control.announce(channel);
+                }
             }
             // Who waits for a task goes on with what the peer waits for.
             let is_drained = control.peer_state.is_closing() && drain_all(channel);
-            if control.is_announced && is_drained {
+            if control.is_finished && is_drained {
                 control.advance(channel, Event::Drained);
             }
         }
@@ -92,8 +105,10 @@ pub(crate) fn run(channel: &Arc<Channel>, control: &mut Control) {
     }
     if control.state == State::Done {
         if !control.is_buried {
+            if !parting::end_all(channel) {
+                return channel.kick_after(RETRY_MS);
+            }
             channel.frontend().datagrams().end(channel);
-            parting::end_all(channel);
             channel.set_ended();
             control.is_buried = channel.frontend().bury(channel);
             if control.is_buried {
@@ -117,25 +132,34 @@ fn closes_for(control: &mut Control) -> i64 {
     since.elapsed().as_millis()
 }
 
-/// Puts all our directions on TCP; true = the last record of each is published, and each has its end mark. With `leaves_held` those that a task
-/// holds do not count: they have no mark, and are reset if that goes on.
-fn finish_all(channel: &Arc<Channel>, leaves_held: bool) -> bool {
+/// What [`finish_all`] has come to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Finished {
+    /// The last record of each direction is published, and each has its end mark.
+    All,
+    /// Likewise, but for those that a task holds: they have no mark, and are reset if that goes on.
+    AllButHeld,
+    /// Some are not.
+    Some,
+}
+
+/// Puts all our directions on TCP.
+fn finish_all(channel: &Arc<Channel>) -> Finished {
     channel.lines().finish();
     let Some(streams) = streams(channel) else {
-        return false;
+        return Finished::Some;
     };
-    let mut all = true;
+    let (mut all, mut is_held, mut holders) = (true, false, Holders::new());
     for (_, stream) in streams {
         if handover::is_noted(&stream) {
             // Locked for long, maybe.
             all &= handover::promise(&stream, channel);
             continue;
         }
-        if is_held(&stream) {
-            all &= leaves_held;
+        let Some(mut guard) = holders.lock(&stream) else {
+            is_held = true;
             continue;
-        }
-        let mut guard = stream.lock();
+        };
         let Some(link) = guard.state().link.clone() else {
             continue;
         };
@@ -144,13 +168,17 @@ fn finish_all(channel: &Arc<Channel>, leaves_held: bool) -> bool {
             Err(violation) => {
                 drop(guard);
                 channel.violation(violation);
-                return false;
+                return Finished::Some;
             }
         }
         drop(guard);
         stream.socket().write_space();
     }
-    all
+    match (all, is_held) {
+        (true, false) => Finished::All,
+        (true, true) => Finished::AllButHeld,
+        (false, _) => Finished::Some,
+    }
 }
 
 /// Takes everything that is unread out of the peer's rings; true = done.
@@ -159,7 +187,7 @@ fn drain_all(channel: &Arc<Channel>) -> bool {
     let Some(streams) = streams(channel) else {
         return false;
     };
-    let mut all = true;
+    let (mut all, mut holders) = (true, Holders::new());
     for (_, stream) in streams {
         if stream.has_ended() || !is_on(&stream, channel) {
             continue;
@@ -169,7 +197,7 @@ fn drain_all(channel: &Arc<Channel>) -> bool {
             all &= handover::promise(&stream, channel) && stream.has_ended();
             continue;
         }
-        match giveback::drain(&stream, Unread::Complete) {
+        match giveback::drain(&stream, Unread::Complete, &mut holders) {
             Ok(drained) => all &= drained == Drained::All,
             Err(violation) => {
                 channel.violation(violation);
@@ -186,16 +214,16 @@ fn end_alone(channel: &Arc<Channel>) -> bool {
     let Some(streams) = streams(channel) else {
         return false;
     };
-    let mut all = true;
+    let (mut all, mut holders) = (true, Holders::new());
     for (_, stream) in streams {
-        if stream.has_ended() || !is_on(&stream, channel) {
+        if is_settled(&stream, channel) {
             continue;
         }
         // What promises that no byte of the ring follows /before/ the last look at it: its end, or a state in which no ring begins.
         let link = stream.watch.lock().link.clone();
         let view = link.as_ref().and_then(|link| link.view());
         let ended = view.is_some_and(|view| view.has_peer_ended()) || channel.has_peer_finished();
-        let taken = giveback::drain(&stream, Unread::Rest);
+        let taken = giveback::drain(&stream, Unread::Rest, &mut holders);
         if taken == Ok(Drained::Held) {
             all = false;
             continue;
@@ -204,8 +232,14 @@ fn end_alone(channel: &Arc<Channel>) -> bool {
         if !(complete && (ended || !stream.has_used_ring())) {
             giveback::reset(&stream);
         }
+        stream.is_settled.store(true, Relaxed);
     }
     all
+}
+
+/// Whether nothing is left to be done for a connection before the channel is over.
+fn is_settled(stream: &AdoptedStream, channel: &Arc<Channel>) -> bool {
+    stream.has_ended() || !is_on(stream, channel) || stream.is_settled.load(Relaxed)
 }
 
 /// Whether the peer has read all that is in our ring.
@@ -229,23 +263,27 @@ fn reset_all(channel: &Arc<Channel>, has_lost: impl Fn(&AdoptedStream) -> bool) 
     let Some(streams) = streams(channel) else {
         return false;
     };
-    let mut all = true;
+    let (mut all, mut holders) = (true, Holders::new());
     for (_, stream) in streams {
-        if stream.has_ended() || !is_on(&stream, channel) || !has_lost(&stream) {
+        if is_settled(&stream, channel) || !has_lost(&stream) {
             continue;
         }
-        if is_held(&stream) {
+        if holders.lock(&stream).is_none() {
             all = false;
-        } else {
-            giveback::reset(&stream);
+            continue;
         }
+        giveback::reset(&stream);
+        stream.is_settled.store(true, Relaxed);
     }
     all
 }
 
 /// Waits until a channel is over and no connection is on it, at most twice as long as both sides may take. Process context.
 pub(crate) fn wait(channel: &Arc<Channel>) {
-    let start = Instant::<Monotonic>::now();
+    wait_until(channel, Instant::<Monotonic>::now());
+}
+
+fn wait_until(channel: &Arc<Channel>, start: Instant<Monotonic>) {
     while !channel.has_ended() {
         if start.elapsed().as_millis() > 2 * CLOSE_MS {
             pr_err!(
@@ -273,11 +311,23 @@ pub(crate) fn try_begin(channel: &Arc<Channel>) {
     }
 }
 
-/// Closes a channel and waits for its end: what is unread on either side becomes TCP's. Process context.
-pub(crate) fn close(channel: &Arc<Channel>) {
-    let mut control = channel.control.lock();
-    control.advance(channel, Event::Close);
-    drop(control);
-    channel.kick();
-    wait(channel);
+/// Closes all channels at once, and waits for their ends: what is unread on either side becomes TCP's. Process context.
+pub(crate) fn close_all(peers: &Peers) {
+    let start = Instant::<Monotonic>::now();
+    loop {
+        let mut is_over = true;
+        peers.for_each_channel(|_, channel| {
+            is_over &= channel.has_ended();
+            try_begin(channel);
+        });
+        if is_over {
+            return;
+        }
+        if start.elapsed().as_millis() > 2 * CLOSE_MS {
+            break;
+        }
+        fsleep(Delta::from_millis(2));
+    }
+    // Says which do not.
+    peers.for_each_channel(|_, channel| wait_until(channel, start));
 }

@@ -54,6 +54,8 @@ pub(crate) struct Control {
     pub(crate) state: State,
     /// The state word tells the peer of `state`. Not so while CLOSING is not yet true for all connections.
     pub(crate) is_announced: bool,
+    /// All our directions are on TCP for good. Those that a task holds may not be when CLOSING is announced.
+    pub(crate) is_finished: bool,
     /// The channel was given to the undertaker.
     pub(crate) is_buried: bool,
     /// When some connections could not be asked for, and after how many milliseconds they are to be.
@@ -70,6 +72,7 @@ impl Control {
             peer_state: PeerState::default(),
             state: State::Init,
             is_announced: true,
+            is_finished: false,
             is_buried: false,
             asking: None,
             since: None,

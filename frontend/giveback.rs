@@ -5,6 +5,7 @@
 //! What the peer has put into its ring and nobody has read becomes bytes of TCP ([`xenvmc_net::inject`]). That can be done
 //! once the peer has published its last record, and the bytes of TCP that come before the ring's have arrived.
 
+use crate::holders::Holders;
 use crate::link::Link;
 use crate::stream::{
     self,
@@ -20,10 +21,7 @@ use crate::{
 };
 use kernel::prelude::*;
 use kernel::sync::atomic::Full;
-use kernel::sync::{
-    Arc,
-    MutexGuard, //
-};
+use kernel::sync::Arc;
 use kernel::time::delay::fsleep;
 use kernel::time::{
     Delta,
@@ -66,12 +64,6 @@ pub(crate) const RETURN_MS: u32 = 5000;
 
 /// How long one waits that cannot sleep.
 const RETURN_NOW_MS: u32 = 200;
-
-/// How long a task may hold a socket, or its reader, until the others are seen to first, in microseconds.
-const HELD_US: u32 = 2_000;
-
-/// How often it is looked meanwhile whether the reader is free.
-const LOOKS: u32 = 8;
 
 /// The peer broke the protocol: its channel is given up, and this connection reset. Process context, no lock held.
 pub(crate) fn break_stream(stream: &AdoptedStream, violation: Violation) {
@@ -291,22 +283,6 @@ fn move_unread(
     })
 }
 
-/// Whether a task holds the socket for long: it may wait for the memory that it copies from or to, as long as that takes. Process context; may sleep.
-pub(crate) fn is_held(stream: &AdoptedStream) -> bool {
-    stream.socket().is_held_for(HELD_US)
-}
-
-/// Locks the reader, unless a task holds it for long, as for [`is_held`]. Process context; may sleep.
-fn try_lock_reader(stream: &AdoptedStream) -> Option<MutexGuard<'_, Reader>> {
-    for _ in 0..LOOKS {
-        if let Some(reader) = stream.reader.try_lock() {
-            return Some(reader);
-        }
-        fsleep(Delta::from_micros(i64::from(HELD_US / LOOKS)));
-    }
-    None
-}
-
 /// What [`drain`] has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Drained {
@@ -314,11 +290,11 @@ pub(crate) enum Drained {
     All,
     /// Not everything, or nothing.
     Some,
-    /// Nothing: a task holds the connection, see [`is_held`].
+    /// Nothing: a task holds the connection.
     Held,
 }
 
-/// Tries to put what is unread into TCP's queue. Process context, no lock held; waits for no task that holds the connection.
+/// Tries to put what is unread into TCP's queue. Process context, no lock held.
 ///
 /// # Errors
 ///
@@ -326,17 +302,17 @@ pub(crate) enum Drained {
 pub(crate) fn drain(
     stream: &AdoptedStream,
     what: Unread,
+    holders: &mut Holders,
 ) -> core::result::Result<Drained, Violation> {
-    let Some(mut reader) = try_lock_reader(stream) else {
+    let Some(mut reader) = holders.lock_reader(stream) else {
         return Ok(Drained::Held);
     };
     let Some(link) = reader.link.clone() else {
         return Ok(Drained::All);
     };
-    if is_held(stream) {
+    let Some(mut guard) = holders.lock(stream) else {
         return Ok(Drained::Held);
-    }
-    let mut guard = stream.lock();
+    };
     let (locked, _) = guard.split();
     let memory = Memory::MaySleep;
     let moved = move_unread(stream, &mut reader, locked, &link, what, memory);
@@ -496,9 +472,7 @@ fn leave_both(stream: &AdoptedStream) -> bool {
             return true;
         }
         let result = {
-            let Some(mut reader) = try_lock_reader(stream) else {
-                continue;
-            };
+            let mut reader = stream.reader.lock();
             if reader.link.is_none() {
                 return true;
             }

@@ -4,6 +4,7 @@
 
 use crate::channel::Channel;
 use crate::giveback;
+use crate::holders::Holders;
 use crate::link::Link;
 use crate::slots::Holder;
 use crate::stream::{
@@ -136,14 +137,16 @@ pub(crate) fn part(channel: &Arc<Channel>, own: SlotId, stream: &Arc<AdoptedStre
     true
 }
 
-/// Ends all agreements of a channel that is over: nothing of the peer is used any more.
-pub(crate) fn end_all(channel: &Arc<Channel>) {
+/// Ends all agreements of a channel that is over: nothing of the peer is used any more. False = a task holds a connection.
+pub(crate) fn end_all(channel: &Arc<Channel>) -> bool {
+    let mut holders = Holders::new();
     loop {
         let Some(id) = channel.slots().lock().first_used() else {
-            return;
+            return true;
         };
         let stream = channel.slots().lock().stream(id);
         match stream {
+            Some(stream) if holders.hold(&stream) => return false,
             Some(stream) => {
                 stream.agreement().lock().next(Event::ChannelOver);
                 // Its extents go with the whole arena.

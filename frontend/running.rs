@@ -141,10 +141,7 @@ impl Drop for Running {
         datagrams.leave_all();
         self.hooks = None;
         self.reads = None;
-        // All at once: each may take as long as its peer may.
-        let peers = frontend.peers();
-        peers.for_each_channel(|_, channel| closing::try_begin(channel));
-        peers.for_each_channel(|_, channel| closing::close(channel));
+        closing::close_all(frontend.peers());
         let registry = frontend.registry();
         registry.close();
         while let Some(stream) = registry.first() {

@@ -156,6 +156,8 @@ pub(crate) struct Stream {
     pub(crate) wants_space: Atomic<bool>,
     /// A reader has left without asking to hear of the next byte, since nobody listened.
     pub(crate) is_unarmed: Atomic<bool>,
+    /// Its channel ends alone, and what there was to do for it is done.
+    pub(crate) is_settled: Atomic<bool>,
     /// See [`crate::handover`].
     pub(crate) is_handed_over: Atomic<bool>,
     /// How long waiting for bytes takes.
@@ -201,6 +203,7 @@ impl Stream {
             has_sent_urgent: Atomic::new(false),
             wants_space: Atomic::new(false),
             is_unarmed: Atomic::new(false),
+            is_settled: Atomic::new(false),
             is_handed_over: Atomic::new(false),
             rx_experience: Experience::new(),
             tx_experience: Experience::new(),
@@ -478,6 +481,7 @@ impl StreamExt for AdoptedStream {
         ready::forget_peer(self);
         self.is_unarmed.store(false, Relaxed);
         self.is_handed_over.store(false, Relaxed);
+        self.is_settled.store(false, Relaxed);
         self.has_left.store(false, Relaxed);
         self.sum_before.store(self.ring_bytes(), Relaxed);
         guard.state().stays = None;

@@ -184,6 +184,11 @@ fn enter(
         Ok(extent) => extent,
         Err(reason) => return Ok(Err(reason)),
     };
+    if !channel.is_open() {
+        // That took time.
+        channel.put_extent(extent);
+        return Ok(Err(Decline::ChannelClosed));
+    }
     let (locked, sender) = guard.split();
     let seq = locked.write_seq();
     if let Err(error) = sender.outbound.enter_ring(extent, seq) {

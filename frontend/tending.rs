@@ -4,6 +4,7 @@
 //! from those that have ended.
 
 use crate::channel::Channel;
+use crate::holders::Holders;
 use crate::link::Link;
 use crate::stream::{
     AdoptedStream,
@@ -31,13 +32,14 @@ pub(crate) fn tend_all(channel: &Arc<Channel>) -> bool {
     let Ok(streams) = channel.streams() else {
         return false;
     };
-    let mut all = true;
+    let (mut all, mut holders) = (true, Holders::new());
     for (own, stream) in streams {
         if stream.has_ended() {
-            all &= parting::part(channel, own, &stream);
+            // Somebody may be inside a call still.
+            all &= !holders.hold(&stream) && parting::part(channel, own, &stream);
         } else if handover::is_noted(&stream) {
             all &= handover::promise(&stream, channel);
-        } else if giveback::is_held(&stream) {
+        } else if holders.lock(&stream).is_none() {
             // The others do not wait for it.
             all = false;
         } else {

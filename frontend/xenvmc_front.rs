@@ -29,6 +29,7 @@ mod frontend;
 mod giveback;
 mod handover;
 mod handshake;
+mod holders;
 mod idle;
 mod link;
 mod notices;

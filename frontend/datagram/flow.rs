@@ -41,6 +41,9 @@ pub(super) const RETRY_MS: i64 = 40;
 /// How often packets that waited are taken to the network until no more may wait: a sender could be as fast as that for ever.
 const ROUNDS: u32 = 8;
 
+/// How long a flow must have been in the ring for what was before not to count.
+const STAY_MS: i64 = 10_000;
+
 /// What two clocks may differ, and what is under way between two guests when one learns of the other.
 const SLACK_MS: i64 = 5_000;
 
@@ -79,7 +82,7 @@ pub(super) struct Flow {
     /// Nothing of it is in the ring any more: what waits goes over the network, see [`Flow::take_waiting`].
     pub(super) has_left: bool,
     /// It was never in the ring this time: datagrams that its reader has not counted yet may be on their way.
-    has_failed: bool,
+    pub(super) has_failed: bool,
     /// How often something was taken for that.
     rounds: u32,
     /// Packets that found no room in the ring before it left: they are older than those that are held.
@@ -180,15 +183,24 @@ impl Flow {
         if is_for_now && is_patient {
             return true;
         }
-        self.refused();
+        match reason {
+            // The peer has its own time for that.
+            Decline::Stalled => self.begin_anew(),
+            _ => self.refused(),
+        }
         false
     }
 
     /// It stays on the network until much more has gone there.
     pub(super) fn refused(&mut self) {
+        self.begin_anew();
+        self.note_refusal();
+    }
+
+    /// It is worth a request when as much has gone over the network again.
+    fn begin_anew(&mut self) {
         (self.calls, self.bytes) = (0, 0);
         (self.wanted, self.tried) = (None, None);
-        self.note_refusal();
     }
 
     /// More has to go over the network before it is worth a request again.
@@ -241,6 +253,9 @@ impl Flow {
             self.refused();
         }
         let has_failed = self.state == State::Entering;
+        if self.state == State::Ring && self.since.elapsed().as_millis() >= STAY_MS {
+            self.refusals = 0;
+        }
         if !self.next(Event::Leave) || self.state != State::Leaving {
             return;
         }

@@ -338,7 +338,9 @@ impl Flows {
                     if is_drained || waited >= HOLD_MS {
                         if !is_drained {
                             channel.peer().note_stall();
-                            flow.note_refusal();
+                            if !flow.has_failed {
+                                flow.note_refusal();
+                            }
                         }
                         flow.left();
                         frontend.counters().udp_flows_left.inc();
@@ -360,10 +362,6 @@ impl Flows {
             let is_over = flow.since.elapsed().as_millis() >= limit;
             let may = |channel: &Arc<Channel>| may_stay(channel, &flow.tuple);
             if flow.state == State::Ring && (is_over || !flow.channel.as_ref().is_some_and(may)) {
-                if is_over {
-                    // It has proved itself.
-                    flow.refusals = 0;
-                }
                 flow.leave();
             }
         }

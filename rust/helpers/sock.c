@@ -22,6 +22,20 @@ void xenvmc_helper_lock_sock(struct sock *sk)
 	lock_sock(sk);
 }
 
+bool xenvmc_helper_try_lock_sock(struct sock *sk)
+{
+	bool is_free;
+
+	spin_lock_bh(&sk->sk_lock.slock);
+	is_free = !sk->sk_lock.owned;
+	if (is_free)
+		sk->sk_lock.owned = 1;
+	spin_unlock_bh(&sk->sk_lock.slock);
+	if (is_free)
+		mutex_acquire(&sk->sk_lock.dep_map, 0, 1, _RET_IP_);
+	return is_free;
+}
+
 bool xenvmc_helper_sock_flag(const struct sock *sk, enum sock_flags flag)
 {
 	return sock_flag(sk, flag);

@@ -228,6 +228,15 @@ impl<C: Connection> Adopted<C> {
         }
     }
 
+    /// Takes the socket lock, unless a task holds it for long, see [`Socket::lock_within`]. Process context; may sleep.
+    pub fn lock_within(&self, limit_us: u32) -> Option<Guard<'_, C>> {
+        let locked = self.socket.lock_within(limit_us)?;
+        Some(Guard {
+            locked,
+            adopted: self,
+        })
+    }
+
     /// Runs `f` with the guard for a lock that the caller holds; does nothing if it is another socket's.
     pub fn with_lock<R>(
         &self,

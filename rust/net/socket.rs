@@ -105,17 +105,24 @@ impl Socket {
         }
     }
 
-    /// Whether a task has held the lock for `limit_us` microseconds, or others have in turn: it may wait for the memory that it copies
-    /// from or to, for as long as that takes. Process context; may sleep.
-    pub fn is_held_for(&self, limit_us: u32) -> bool {
-        for _ in 0..limit_us.div_ceil(HELD_STEP_US) {
-            // SAFETY: alive; an integer that is read without the lock.
-            if !unsafe { bindings::sk_is_owned(self.as_ptr()) } {
-                return false;
+    /// Takes the socket lock, unless a task has held it for `limit_us` microseconds, or others have in turn. Process context; may sleep.
+    pub fn lock_within(&self, limit_us: u32) -> Option<Locked<'_>> {
+        let mut waited_us = 0;
+        loop {
+            // SAFETY: by the invariant the socket is alive; the caller is in process context.
+            if unsafe { bindings::try_lock_sock(self.as_ptr()) } {
+                return Some(Locked {
+                    socket: self,
+                    release: true,
+                    _task: NotThreadSafe,
+                });
+            }
+            if waited_us >= limit_us {
+                return None;
             }
             fsleep(Delta::from_micros(HELD_STEP_US.into()));
+            waited_us += HELD_STEP_US;
         }
-        true
     }
 
     /// Returns the state of TCP's state machine (`TCP_ESTABLISHED`, …). Any context.
