@@ -2,6 +2,9 @@
 
 //! Finds the lines of a kernel's or of Xen's log that no test may leave behind.
 
+/// What a line within a report contains; whatever else is in [`SIGNS`] begins one.
+const STACK: &str = "Call Trace";
+
 /// What such a line contains.
 const SIGNS: [&str; 27] = [
     "BUG:",
@@ -9,7 +12,7 @@ const SIGNS: [&str; 27] = [
     "WARNING:",
     "Oops",
     "general protection",
-    "Call Trace",
+    STACK,
     "Kernel panic",
     "soft lockup",
     "hard LOCKUP",
@@ -49,21 +52,41 @@ const REPORTS_OF_OTHERS: [&str; 1] = ["xennet_disconnect_backend"];
 /// The last line of a kernel's report.
 const REPORT_END: &str = "---[ end trace";
 
+/// Lines of a report at most, should its last one be missing.
+const REPORT_LINES: usize = 80;
+
 /// The lines of `log` that report something wrong.
 pub fn problems(log: &str) -> Vec<String> {
-    let mut is_skipped = false;
+    // How many lines of a report of others may follow.
+    let mut skipped = 0;
     log.lines()
         .filter(|line| {
-            is_skipped |= line.contains("WARNING:")
-                && REPORTS_OF_OTHERS.iter().any(|sign| line.contains(sign));
-            let skip = is_skipped;
-            is_skipped &= !line.contains(REPORT_END);
+            if begins_report(line) {
+                skipped = if is_of_others(line) { REPORT_LINES } else { 0 };
+            }
+            let skip = skipped > 0;
+            skipped = match line.contains(REPORT_END) {
+                true => 0,
+                false => skipped.saturating_sub(1),
+            };
             !skip
         })
         .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)))
         .filter(|line| !HARMLESS.iter().any(|harmless| line.contains(harmless)))
         .map(String::from)
         .collect()
+}
+
+/// Whether a line is the first one of a report, whosever it is.
+fn begins_report(line: &str) -> bool {
+    SIGNS
+        .iter()
+        .any(|sign| *sign != STACK && line.contains(sign))
+}
+
+/// Whether the report that begins with this line is none of ours.
+fn is_of_others(line: &str) -> bool {
+    line.contains("WARNING:") && REPORTS_OF_OTHERS.iter().any(|sign| line.contains(sign))
 }
 
 /// Whether a console shows that its machine has ended by itself.
@@ -102,6 +125,17 @@ mod tests {
         };
         let log = report("xennet_disconnect_backend") + &report("xenvmc");
         assert_eq!(problems(&log).len(), 2);
+    }
+
+    #[test]
+    fn a_report_of_others_hides_no_other_one() {
+        let open = "WARNING: mm.h:1 at xennet_disconnect_backend+0x1/0x2\nCall Trace:\n";
+        let log = format!("{open}BUG: unable to handle\nCall Trace:\n---[ end trace 0 ]---\n");
+        assert_eq!(problems(&log), ["BUG: unable to handle", "Call Trace:"]);
+        assert!(problems(&format!("{open}{open}---[ end trace 0 ]---\n")).is_empty());
+        // Without an end.
+        let rest = "0xffff\n".repeat(REPORT_LINES);
+        assert_eq!(problems(&format!("{open}{rest}Call Trace:\n")).len(), 1);
     }
 
     #[test]
