@@ -46,6 +46,7 @@ use xenvmc_xen::domain::{
     is_initial, //
 };
 use xenvmc_xen::new_task;
+use xenvmc_xen::pages;
 use xenvmc_xen::suspend::Suspend;
 use xenvmc_xen::work::Queue;
 
@@ -181,6 +182,11 @@ impl Drop for Running {
         self.report = None;
         net::barrier();
         net::synchronize();
+        // Every channel is gone, and with it what was mapped.
+        let left = pages::unpopulated();
+        if left > 0 {
+            pr_err!("{left} pages for mappings were not given back\n");
+        }
     }
 }
 

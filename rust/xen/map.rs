@@ -27,7 +27,11 @@ use kernel::{
     error::to_result,
     iov::IovIterDest,
     page::PAGE_SIZE,
-    prelude::*, //
+    prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    }, //
 };
 
 /// Pages that are mapped in one go, at most; a bound of what is allocated for a list of grants.
@@ -35,6 +39,9 @@ const MAX_PAGES: usize = 1024;
 
 /// The status of an operation that Xen did not come to.
 const NOT_DONE: i16 = 1;
+
+/// How many pages [`Unpopulated`] has taken and not given back.
+static TAKEN: Atomic<usize> = Atomic::new(0);
 
 const FLAGS: u32 = xen_sys::GNTMAP_host_map | xen_sys::GNTMAP_readonly;
 
@@ -225,6 +232,11 @@ impl Drop for PeerPages {
     }
 }
 
+/// Returns the number of pages without memory behind them that mappings have, and of those that are lost. Any context.
+pub fn unpopulated() -> usize {
+    TAKEN.load(Relaxed)
+}
+
 /// Pages without memory behind them, given back when dropped. A null pointer is in the place of a
 /// page that is still mapped and must not be used for anything else.
 struct Unpopulated(KVec<*mut xen_sys::page>);
@@ -236,6 +248,7 @@ impl Unpopulated {
         to_result(unsafe {
             xen_sys::xen_alloc_unpopulated_pages(count as u32, pages.as_mut_ptr())
         })?;
+        TAKEN.add(count, Relaxed);
         Ok(Self(pages))
     }
 
@@ -259,6 +272,7 @@ impl Drop for Unpopulated {
                 all - self.0.len()
             );
         }
+        TAKEN.fetch_sub(self.0.len(), Relaxed);
         // SAFETY: What is left in the list came from `xen_alloc_unpopulated_pages` and is not
         // mapped.
         unsafe { xen_sys::xen_free_unpopulated_pages(self.0.len() as u32, self.0.as_mut_ptr()) };

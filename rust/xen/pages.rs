@@ -33,7 +33,10 @@ use kernel::{
     sync::Arc, //
 };
 
-pub use crate::map::PeerPages;
+pub use crate::map::{
+    unpopulated,
+    PeerPages, //
+};
 
 // A grant is of a frame of 4096 bytes, and the protocol's pages have that size.
 const _: () = assert!(PAGE_SIZE == 4096);

@@ -14,7 +14,7 @@ use crate::bench::patience;
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Signs of trouble besides those that every lab looks for.
-const SIGNS: [&str; 8] = [
+const SIGNS: [&str; 9] = [
     "self-detected stall",
     "rcu: INFO",
     "invalid opcode",
@@ -23,6 +23,7 @@ const SIGNS: [&str; 8] = [
     "broke the protocol",
     "the channel does not end",
     "keys not taken back",
+    "were not given back",
 ];
 
 /// The logs, by the names of those who write them.
