@@ -31,7 +31,8 @@ const FEW: u64 = 200;
 /// Memory that an idle connection may cost at each side, in KiB.
 const IDLE_KIB: u64 = 16;
 
-fn arena_pages_used(bench: &Bench) -> Result<[usize; 2]> {
+/// Pages of both guests' arenas that something is in.
+pub(super) fn arena_pages_used(bench: &Bench) -> Result<[usize; 2]> {
     let used = |guest| {
         let peers = bench.report(guest, "peers")?;
         let mut words = peers.split_whitespace();

@@ -145,10 +145,9 @@ fn generation_of(
     }
     leaks::nothing_is_left_now(bench)?;
     for guest in GUESTS.into_iter().filter(|guest| Some(*guest) != dead) {
-        let now = leaks::Memory::of(bench, guest)?;
         match before.get(&guest) {
-            Some(before) => now.is_like(before, guest, bench.has_debug_kernel())?,
-            None => drop(before.insert(guest, now)),
+            Some(before) => before.wait_back(bench, guest)?,
+            None => drop(before.insert(guest, leaks::Memory::of(bench, guest)?)),
         }
     }
     Ok(happened)
