@@ -147,6 +147,11 @@ impl Bench {
         equip(&self.lab, &self.programs, guest)
     }
 
+    /// Where the programs for the guests are, and those of the lab.
+    pub(crate) fn programs(&self) -> &Path {
+        &self.programs
+    }
+
     /// The lab.
     pub(crate) fn lab(&self) -> &Arc<Lab> {
         &self.lab

@@ -14,6 +14,7 @@ mod fallback;
 mod faults;
 mod hosts;
 mod integrity;
+mod lab;
 mod leaks;
 mod many;
 mod migration;
@@ -114,6 +115,7 @@ macro_rules! cases {
 
 /// All tests.
 pub(crate) const ALL: &[Case] = cases![
+    lab::command_line,
     integrity::both_ways_blocking pv,
     integrity::both_ways_poll,
     integrity::both_ways_select,
