@@ -7,6 +7,7 @@ use lab_driver::Machine;
 
 use crate::{
     bench::{Bench, GUEST1, GUEST2, GUESTS},
+    cases::leaks,
     pair::Load,
 };
 
@@ -59,7 +60,10 @@ pub(super) fn backend_comes_and_goes(bench: &Bench) -> Result<()> {
         load.wait_for(BYTES)?;
         works(bench)?;
     }
-    load.stop()
+    load.stop()?;
+    pair.a.close()?;
+    pair.b.close()?;
+    leaks::nothing_is_left_now(bench)
 }
 
 /// A frontend that is loaded again is accelerated again, and its predecessor's peers forget it.

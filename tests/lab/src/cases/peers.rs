@@ -249,11 +249,11 @@ pub(super) fn xenstored_comes_anew(bench: &Bench) -> Result<()> {
         bench.wait_peers()?;
         load.wait_for(LITTLE)?;
     }
-    bench.set_dirty();
     bench.wait_on_ring(std::slice::from_ref(&pair))?;
     load.stop()?;
     pair.a.close()?;
-    pair.b.close()
+    pair.b.close()?;
+    leaks::nothing_is_left_now(bench)
 }
 
 /// A peer that speaks another version of the protocol is left alone, and that is said.

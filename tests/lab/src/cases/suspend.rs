@@ -190,7 +190,7 @@ pub(super) fn saved_with_unread_bytes(bench: &Bench) -> Result<()> {
         pair.accelerate()?;
         pair.finish()?;
     }
-    Ok(())
+    leaks::nothing_is_left_now(bench)
 }
 
 /// After some suspends, everything is as it was after the first ones: memory, pages without memory, references to the module.

@@ -51,7 +51,8 @@ fn under_load(bench: &Bench, guests: &[Machine]) -> Result<()> {
     loads
         .iter()
         .try_for_each(|load| load.wait_for(BYTES_ON_TCP))?;
-    loads.into_iter().try_for_each(Load::stop)
+    Load::end_all(loads, &pairs)?;
+    leaks::nothing_is_left_now(bench)
 }
 
 pub(super) fn under_load_connecting_side(bench: &Bench) -> Result<()> {
