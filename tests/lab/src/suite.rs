@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow};
 use lab_driver::{GuestType, Lab, Machine, Options, Progress, interrupt};
 
 use crate::{
-    bench::{Bench, GUESTS},
+    bench::{Bench, GUESTS, environment_number},
     cases::{self, Case, Wanted},
 };
 
@@ -134,33 +134,42 @@ impl Suite {
             .iter()
             .filter(|case| self.wants(case, setting))
             .collect();
+        let repeats = environment_number("REPEAT")?.unwrap_or(1);
         let mut bench = None;
         for case in wanted {
-            let name = format!("{}::{}", setting.name(), case.name);
-            let start = Instant::now();
-            let result = self.try_often(&mut bench, setting, case, &name);
-            if interrupt::pending() {
-                break;
-            }
-            let seconds = start.elapsed().as_secs();
-            match result {
-                Ok(()) => {
-                    self.passed += 1;
-                    println!("test {name} ... ok ({seconds} s)");
-                    end(bench.take_if(|bench| bench.is_spent()));
-                }
-                Err(error) => {
-                    println!("test {name} ... FAILED ({seconds} s)");
-                    let why = format!("{error:#}").replace('\n', "\n    ");
-                    println!("    {why}");
-                    self.failed.push(format!("{name}\n    {why}"));
-                    // Some failures leave a lab that can still be used, which saves a boot.
-                    end(bench.take_if(|bench| !is_usable(bench)));
+            // One that fails is not repeated, so that what it leaves is kept.
+            for _ in 0..repeats {
+                if interrupt::pending() || !self.run_one(&mut bench, setting, case) {
+                    break;
                 }
             }
         }
         end(bench.filter(|_| !self.keep || interrupt::pending()));
         interrupt::check()
+    }
+
+    /// Runs one test, and says what came of it; returns whether it has passed.
+    fn run_one(&mut self, bench: &mut Option<Bench>, setting: Setting, case: &Case) -> bool {
+        let name = format!("{}::{}", setting.name(), case.name);
+        let start = Instant::now();
+        let result = self.try_often(bench, setting, case, &name);
+        if interrupt::pending() {
+            return false;
+        }
+        let seconds = start.elapsed().as_secs();
+        let Err(error) = result else {
+            self.passed += 1;
+            println!("test {name} ... ok ({seconds} s)");
+            end(bench.take_if(|bench| bench.is_spent()));
+            return true;
+        };
+        println!("test {name} ... FAILED ({seconds} s)");
+        let why = format!("{error:#}").replace('\n', "\n    ");
+        println!("    {why}");
+        self.failed.push(format!("{name}\n    {why}"));
+        // Some failures leave a lab that can still be used, which saves a boot.
+        end(bench.take_if(|bench| !is_usable(bench)));
+        false
     }
 
     /// Prints once more what failed, which may be hours ago, and the sum; returns whether all is well.

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use lab_driver::Machine;
 
 use crate::{
-    bench::{Bench, GUEST1, GUEST2, GUESTS, other},
+    bench::{Bench, GUEST1, GUEST2, GUESTS, environment_number, other},
     cases::leaks,
     pair::Load,
     travel,
@@ -34,7 +34,7 @@ const KINDS: [(&str, u32); 6] = [
     ("registration", 32),
 ];
 
-/// Of more operations than this of one kind in one guest some are left out.
+/// Of more operations than this of one kind in one guest some are left out, unless FAULT_STEPS says how many there may be.
 const STEPS: u64 = 16;
 
 /// Bytes that go each way.
@@ -111,11 +111,11 @@ impl<'a> Faulty<'a> {
     }
 }
 
-/// Some of the numbers from 1 to `total`: all if they are few, else the first and some of the others.
-fn some_of(total: u64) -> Vec<u64> {
-    let first = total.min(STEPS / 2);
+/// At most so many of the numbers from 1 to `total`: all if they are few, else the first and some of the others.
+fn some_of(total: u64, steps: u64) -> Vec<u64> {
+    let first = total.min(steps / 2);
     let rest = total - first;
-    let step = rest.div_ceil(STEPS / 2).max(1);
+    let step = rest.div_ceil((steps / 2).max(1)).max(1);
     (1..=first)
         .chain((first + 1..=total).step_by(step as usize))
         .collect()
@@ -133,12 +133,13 @@ pub(super) fn answering_guest(bench: &Bench) -> Result<()> {
 
 fn one_after_the_other(bench: &Bench, guest: Machine) -> Result<()> {
     let faulty = Faulty::new(bench, guest)?;
+    let at_most = environment_number("FAULT_STEPS")?.unwrap_or(STEPS);
     for (what, kind) in KINDS {
         ensure!(faulty.load(&format!("fault_kinds={kind}"))?, "not loaded");
         faulty.live()?;
         let total = faulty.operations()?;
         bench.unload(guest)?;
-        let (steps, mut refused, mut failed) = (some_of(total), 0, 0);
+        let (steps, mut refused, mut failed) = (some_of(total, at_most), 0, 0);
         for nth in &steps {
             let before = faulty.failures();
             if faulty.load(&format!("fault_kinds={kind} fault_nth={nth}"))? {
