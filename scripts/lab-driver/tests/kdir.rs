@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What scripts/check-kdir says of build directories of kernels that lack something.
+//! What scripts/check-kdir and scripts/prepare-kdir say of build directories of kernels, and systems, that lack something.
 
 use std::{
     fs,
@@ -14,8 +14,8 @@ use tempfile::TempDir;
 /// The compiler that the kernels were built with.
 const RUSTC: &str = "rustc 1.85.0 (4d91de4e4 2025-02-17)";
 
-/// What the script itself needs of a system.
-const SYSTEM: [&str; 2] = ["grep", "sed"];
+/// What the scripts themselves need of a system.
+const SYSTEM: [&str; 6] = ["cat", "cut", "dirname", "grep", "readlink", "sed"];
 
 /// What a build needs besides the compiler.
 const TOOLS: [&str; 4] = ["bindgen", "make", "gcc", "ld"];
@@ -41,9 +41,9 @@ impl Fake {
             symlink(place, fake.path("bin").join(name)).unwrap();
         }
         for name in TOOLS {
-            fake.install(name, "");
+            fake.install(name, "exit 1");
         }
-        fake.install("rustc", RUSTC);
+        fake.install("rustc", &format!("echo '{RUSTC}'"));
         fake
     }
 
@@ -58,10 +58,10 @@ impl Fake {
         self.directory.path().join(name)
     }
 
-    /// A program that says this.
-    fn install(&self, name: &str, says: &str) {
+    /// A program that does this.
+    fn install(&self, name: &str, line: &str) {
         let path = self.path("bin").join(name);
-        fs::write(&path, format!("#!/bin/sh\necho '{says}'\n")).unwrap();
+        fs::write(&path, format!("#!/bin/sh\n{line}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
@@ -69,10 +69,10 @@ impl Fake {
         fs::remove_file(self.path(name)).unwrap();
     }
 
-    /// The script's status, and what it says.
-    fn check(&self) -> (i32, String) {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../check-kdir");
-        let output = Command::new(script)
+    /// The status of a script, and what it says.
+    fn run(&self, script: &str) -> (i32, String) {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let output = Command::new(scripts.join(script))
             .arg(self.path("kdir"))
             .env_clear()
             .env("PATH", self.path("bin"))
@@ -85,9 +85,14 @@ impl Fake {
         )
     }
 
-    /// Fails unless the script refuses with these words.
+    /// Fails unless check-kdir refuses with these words.
     fn refuses(&self, words: &[&str]) {
-        let (status, said) = self.check();
+        self.refuses_in("check-kdir", words);
+    }
+
+    /// The same of a script.
+    fn refuses_in(&self, script: &str, words: &[&str]) {
+        let (status, said) = self.run(script);
         assert_eq!(status, 1, "{said}");
         for word in words {
             assert!(said.contains(word), "{word:?} is not in {said:?}");
@@ -126,7 +131,7 @@ fn no_compiler() {
 fn another_compiler() {
     let fake = Fake::with_rust("");
     let other = "rustc 1.90.0 (1159e78c4 2025-09-14)";
-    fake.install("rustc", other);
+    fake.install("rustc", &format!("echo '{other}'"));
     let kernel = format!("kernel: {RUSTC}");
     let found = format!("found:  {other}");
     fake.refuses(&["another Rust compiler", &kernel, &found, "RUSTC="]);
@@ -147,9 +152,23 @@ fn no_tool() {
 #[test]
 fn no_metadata() {
     let fake = Fake::with_rust("");
-    assert_eq!(fake.check(), (3, String::new()));
+    assert_eq!(fake.run("check-kdir"), (3, String::new()));
     for name in ["libkernel.rmeta", "libcore.rmeta"] {
         fs::write(fake.path("kdir/rust").join(name), "").unwrap();
     }
-    assert_eq!(fake.check(), (0, String::new()));
+    assert_eq!(fake.run("check-kdir"), (0, String::new()));
+}
+
+/// All at once.
+#[test]
+fn nothing_to_prepare_with() {
+    let fake = Fake::with_rust("CONFIG_DEBUG_INFO_BTF=y\nCONFIG_MODULE_SIG_FORMAT=y\n");
+    fs::write(
+        fake.path("kdir/include/config/kernel.release"),
+        "7.2.12-test",
+    )
+    .unwrap();
+    let packages =
+        "apt-get install bc bison flex dwarves libelf-dev libssl-dev xz-utils rust-src\n";
+    fake.refuses_in("prepare-kdir", &[packages, "SOURCE="]);
 }
