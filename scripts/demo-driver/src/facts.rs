@@ -2,7 +2,7 @@
 
 //! Versions of everything that takes part, and what the lab and its host are like.
 
-use std::{env, fs, process::Command, thread};
+use std::{env, fs, process::Command, thread, time::SystemTime};
 
 use anyhow::{Context, Result};
 use lab_driver::{Lab, Machine};
@@ -15,6 +15,9 @@ use crate::{
 
 /// The variable in which `scripts/demo` says what the commit is.
 const COMMIT: &str = "XENVMC_COMMIT";
+
+/// The variable in which it says when it began, in seconds since 1970.
+const BEGIN: &str = "XENVMC_BEGIN";
 
 /// Asks everybody for their version.
 ///
@@ -34,6 +37,13 @@ pub fn versions(lab: &Lab) -> Result<Versions> {
         qemu: qemu_version(&String::from_utf8_lossy(&qemu.stdout)),
         netperf: netperf::version(lab, CLIENT)?,
     })
+}
+
+/// How long ago `scripts/demo` began, if it did.
+pub fn seconds_since_begin() -> Option<u64> {
+    let begin = env::var(BEGIN).ok()?.parse().ok()?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.ok()?.as_secs().checked_sub(begin)
 }
 
 /// What the lab and its host are like.

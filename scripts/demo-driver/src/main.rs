@@ -110,6 +110,9 @@ fn demo(arguments: &Arguments) -> Result<()> {
         // What was measured before something failed is worth having.
         write(&arguments.output, &results, !arguments.costs)?;
     }
+    if let Some(seconds) = facts::seconds_since_begin() {
+        println!("{seconds} s in all");
+    }
     outcome?;
     conclude(&results)
 }

@@ -33,7 +33,7 @@ struct Arguments {
     /// Let the guests run the kernel of scripts/debug-kernel.
     #[arg(long)]
     debug_kernel: bool,
-    /// Give each guest two virtual CPUs, on four emulated ones.
+    /// Give each guest two virtual CPUs; the guests share three emulated ones, Dom0 has a fourth.
     #[arg(long, conflicts_with = "debug_kernel")]
     two_cpus: bool,
     /// Words that the names of the tests to run contain; without one, all tests but those that take minutes.
