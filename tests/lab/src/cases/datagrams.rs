@@ -45,6 +45,7 @@ use self::flow::{
 };
 use crate::{
     bench::{Bench, GUEST1, GUEST2, GUESTS},
+    cases::leaks,
     travel,
 };
 
@@ -281,5 +282,5 @@ pub(super) fn saved_and_restored(bench: &Bench) -> Result<()> {
         })?;
         flow.close()?;
     }
-    Ok(())
+    leaks::nothing_is_left_now(bench)
 }
