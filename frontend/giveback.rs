@@ -6,7 +6,10 @@
 //! once the peer has published its last record, and the bytes of TCP that come before the ring's have arrived.
 
 use crate::holders::Holders;
-use crate::link::Link;
+use crate::link::{
+    Link,
+    View, //
+};
 use crate::stream::{
     self,
     AdoptedStream,
@@ -28,6 +31,7 @@ use kernel::time::{
     Instant,
     Monotonic, //
 };
+use xenvmc_core::connection::State;
 use xenvmc_core::error::{
     RingError,
     SegmentError, //
@@ -163,6 +167,12 @@ pub(crate) enum Moved {
     TcpIsMissing,
 }
 
+/// Whether the peer has promised that no byte of the ring follows: in its slot, or as it has released the connection. An end that lets go
+/// of a connection while that is agreed has no slot to say so in.
+fn has_peer_ended(stream: &AdoptedStream, view: View<'_>) -> bool {
+    view.has_peer_ended() || stream.agreement().lock().state() == State::Deserted
+}
+
 /// Puts what is unread in the peer's ring into TCP's queue. The reader is locked, and the socket owned.
 ///
 /// # Errors
@@ -181,7 +191,7 @@ fn move_unread(
     };
     // The promise that no byte of the ring follows /before/ the last look at the ring. Who has closed its socket may publish no record
     // behind it.
-    let is_ended = view.has_peer_ended();
+    let is_ended = has_peer_ended(stream, view);
     // First without moving anything: is all there that has to be?
     let mut walk = reader.inbound.clone();
     let mut seq = locked.copied_seq();
@@ -421,7 +431,7 @@ impl Leaving {
         // The peer may be going back to TCP as well, and waits for the promise.
         let is_sent = leave_for_good(stream, guard, link)?;
         // The promise that no ring byte follows /before/ the last look at the ring.
-        let ended = view.has_peer_ended() || link.channel().has_peer_finished();
+        let ended = has_peer_ended(stream, view) || link.channel().has_peer_finished();
         let (locked, _) = guard.split();
         let moved = move_unread(stream, reader, locked, link, Unread::Complete, memory)?;
         Ok(match moved {
