@@ -61,6 +61,10 @@ impl Connection for Stream {
         unread::unread(this)
     }
 
+    fn unsent(this: &Adopted<Self>) -> usize {
+        transmit::unsent(this)
+    }
+
     fn releasing(guard: &mut Guard<'_, Self>) {
         if guard.adopted().sends_to_ring.load(Relaxed) {
             transmit::watch_tcp(guard);

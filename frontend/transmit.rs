@@ -459,6 +459,28 @@ pub(crate) fn has_space(stream: &AdoptedStream) -> Option<bool> {
     Some(!wake::arm_at::<VirtFence>(&space, event, cons, &cons_word))
 }
 
+/// Returns how many bytes count as waiting for room at the other end: those beyond half of the ring while there is none for more. The others,
+/// and all while there is some, are as good as in a receive buffer: who waits until nothing is left need not wait for a reader.
+/// Process or softirq context, no lock.
+pub(crate) fn unsent(stream: &AdoptedStream) -> usize {
+    let watch = stream.watch.lock();
+    let size = stream.extent_bytes.load(Acquire);
+    let is_small = size < PAGE_SIZE << switch::unread_order(stream);
+    if is_small || !stream.sends_to_ring.load(Acquire) || stream.socket().is_closed() {
+        return 0;
+    }
+    let view = watch.link.as_ref().and_then(|link| link.view());
+    let used = view.map_or(0, |view| {
+        let prod = view.own.word(slot::TX_PROD).load_relaxed();
+        prod.wrapping_sub(view.peer.word(slot::RX_CONS).load_acquire())
+    });
+    // More than a ring and those before it hold is a lie, which the next call to send finds out.
+    if used <= size - size / 4 || used > i32::MAX as u32 {
+        return 0;
+    }
+    (used - size / 2) as usize
+}
+
 /// Whether a fair part of the ring is free; only looks.
 pub(crate) fn has_room(link: &Link, size: u32) -> bool {
     link.view().is_some_and(|view| {

@@ -70,6 +70,9 @@ pub trait Connection: Sized + Send + Sync + 'static {
     /// Returns how many bytes wait that TCP does not know of (SIOCINQ). No lock.
     fn unread(this: &Adopted<Self>) -> usize;
 
+    /// Returns how many bytes TCP does not know of for which the other end has no room (SIOCOUTQ). No lock.
+    fn unsent(this: &Adopted<Self>) -> usize;
+
     /// The owner of the socket lock is about to release it. Softirqs off, no sleeping.
     fn releasing(guard: &mut Guard<'_, Self>);
 

@@ -20,6 +20,12 @@ pub(crate) fn enotconn() -> Error {
 /// `SIOCINQ`: how many bytes are unread.
 pub(crate) const SIOCINQ: i32 = 0x541b;
 
+/// `SIOCOUTQ`: how many bytes are not acknowledged.
+pub(crate) const SIOCOUTQ: i32 = 0x5411;
+
+/// `SIOCOUTQNSD`: how many bytes are not sent.
+pub(crate) const SIOCOUTQNSD: i32 = 0x894b;
+
 /// `SIOCATMARK`: whether the next byte is the urgent one.
 pub(crate) const SIOCATMARK: i32 = 0x8905;
 

@@ -11,7 +11,9 @@ use crate::adopted::{
 };
 use crate::error::{
     SIOCATMARK,
-    SIOCINQ, //
+    SIOCINQ,
+    SIOCOUTQ,
+    SIOCOUTQNSD, //
 };
 use crate::message::{
     Flags,
@@ -322,20 +324,21 @@ unsafe extern "C" fn ioctl<C: Connection>(
 ) -> c_int {
     // SAFETY: as in `sendmsg`.
     let entered = unsafe { Call::<C>::enter(sk) };
-    let unread = match &entered {
-        Call::Ours(adopted) if matches!(command, SIOCINQ | SIOCATMARK) => C::unread(adopted),
+    let in_ring = match (&entered, command) {
+        (Call::Ours(adopted), SIOCINQ | SIOCATMARK) => C::unread(adopted),
+        (Call::Ours(adopted), SIOCOUTQ | SIOCOUTQNSD) => C::unsent(adopted),
         _ => 0,
     };
     // SAFETY: as in `close`.
     let result = unsafe { call!(entered.proto(), ioctl(sk, command, argument)) };
-    if result == 0 && unread > 0 {
-        let unread = c_int::try_from(unread).unwrap_or(c_int::MAX);
+    if result == 0 && in_ring > 0 {
+        let in_ring = c_int::try_from(in_ring).unwrap_or(c_int::MAX);
         // SAFETY: the caller's buffer for the answer, which TCP has just written.
         let answer = unsafe { &mut *argument };
         *answer = match command {
             // What is in the ring comes before any urgent byte: with that, the sender has left the ring.
             SIOCATMARK => 0,
-            _ => answer.saturating_add(unread),
+            _ => answer.saturating_add(in_ring),
         };
     }
     result

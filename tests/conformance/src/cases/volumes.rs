@@ -2,10 +2,12 @@
 
 //! Messages of all sizes, and what is counted of them on their way.
 
+use super::fill;
 use crate::{
     call,
     case::cases,
     end::End,
+    stream,
     thread::Caller, //
 };
 
@@ -157,6 +159,22 @@ cases! {
         right.meet();
         right.drain(5001);
         unsent(right);
+        right.meet();
+    };
+
+    /// They count what there is no room for; nothing, when all was read.
+    unsent_when_full: |left| {
+        let sent = fill(left);
+        for (name, request) in [("SIOCOUTQ", libc::TIOCOUTQ), ("SIOCOUTQNSD", SIOCOUTQNSD)] {
+            let count = call::ioctl(left.fd, request);
+            left.see(name, count.map(|count| count > 0 && count as usize <= sent));
+        }
+        left.tell(sent);
+        all_sent(left);
+        unsent(left);
+        left.meet();
+    }, |right| {
+        stream::receive_told(right, 0);
         right.meet();
     };
 
