@@ -5,6 +5,7 @@
 use std::{
     ptr,
     sync::atomic::{AtomicU16, Ordering},
+    thread,
 };
 
 use io_uring::{
@@ -16,6 +17,12 @@ use io_uring::{
 use nix::errno::Errno;
 
 use crate::end::End;
+
+/// Operations that there is room for.
+const ENTRIES: u32 = 16;
+
+/// Milliseconds without work after which the thread that takes operations sleeps.
+const POLLER_IDLE_MS: u32 = 10;
 
 /// Bytes of memory for a ring of buffers.
 const PAGE: usize = 4096;
@@ -31,8 +38,18 @@ pub(crate) struct Uring {
 impl Uring {
     /// A new one.
     pub(crate) fn new() -> Self {
-        let ring = IoUring::new(16).expect("io_uring_setup");
+        let ring = IoUring::new(ENTRIES).expect("io_uring_setup");
         Self { ring }
+    }
+
+    /// A new one, from which a thread of the kernel takes operations by itself.
+    pub(crate) fn polled() -> Self {
+        let ring = IoUring::builder()
+            .setup_sqpoll(POLLER_IDLE_MS)
+            .build(ENTRIES);
+        Self {
+            ring: ring.expect("io_uring_setup"),
+        }
     }
 
     /// Begins operations. The number of each is its place, counted from `first`. What they point to must
@@ -44,6 +61,10 @@ impl Uring {
             unsafe { self.ring.submission().push(&entry) }.expect("room");
         }
         self.ring.submit().expect("io_uring_enter");
+        // A thread of the kernel may take them a little later.
+        while !self.ring.submission().is_empty() {
+            thread::yield_now();
+        }
     }
 
     /// Waits for so many completions; those of one wait are in the order of their operations.

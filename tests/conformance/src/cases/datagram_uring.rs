@@ -70,7 +70,7 @@ cases! {
         }
         left.meet();
     }, |right| {
-        receives_before_there_is_any(right);
+        receives_before_there_is_any(right, Uring::new());
     };
 
     /// A recv that is linked to a send begins when that has ended.

@@ -9,6 +9,7 @@ use crate::{
     call,
     case::cases,
     end::End,
+    message,
     splice,
     stream,
     uring::{self, Buffers, Uring}, //
@@ -16,6 +17,9 @@ use crate::{
 
 /// Size of each buffer that is provided.
 const PROVIDED: usize = 16;
+
+/// The option that asks for the number of bytes that are left.
+const INQ: i32 = 36;
 
 /// Messages for a ring of buffers; some need two of these.
 const MESSAGES: &[&str] = &[
@@ -99,7 +103,60 @@ cases! {
         left.shutdown(libc::SHUT_WR);
         left.meet();
     }, |right| {
-        receives_before_there_is_any(right);
+        receives_before_there_is_any(right, Uring::new());
+    };
+
+    /// The same, taken by a thread of the kernel.
+    recv_waits_polled: |left| {
+        left.meet();
+        left.send(b"abc", 0);
+        left.meet();
+        left.send(b"defg", 0);
+        left.meet();
+        left.shutdown(libc::SHUT_WR);
+        left.meet();
+    }, |right| {
+        receives_before_there_is_any(right, Uring::polled());
+    };
+
+    /// sendmsg and recvmsg, with pieces and control data, also by a worker.
+    messages: |left| {
+        let mut ring = Uring::new();
+        for flags in [squeue::Flags::empty(), squeue::Flags::ASYNC] {
+            for _ in 0..2 {
+                let pieces = message::pieces(&[b"ab", b"", b"cdefg"]).leak();
+                let header = Box::leak(Box::new(message::header(pieces)));
+                let entry = opcode::SendMsg::new(types::Fd(left.fd), &raw const *header).build();
+                ring.submit(0, &[entry.flags(flags)]);
+                ring.see(left, "sendmsg", 1);
+            }
+            left.meet();
+        }
+        left.meet();
+    }, |right| {
+        let mut ring = Uring::new();
+        right.see("set", call::set(right.fd, libc::IPPROTO_TCP, INQ, 1));
+        for flags in [squeue::Flags::empty(), squeue::Flags::ASYNC] {
+            right.arrived(14);
+            for size in [3, 100] {
+                let rooms = vec![vec![b'.'; 1], vec![b'.'; size]].leak();
+                let pieces = message::rooms(rooms).leak();
+                let header = Box::leak(Box::new(message::header(pieces)));
+                // Numbers, as these are aligned for what the kernel writes.
+                let control = vec![0u64; 8].leak();
+                header.msg_control = control.as_mut_ptr().cast();
+                header.msg_controllen = size_of_val(control);
+                let entry = opcode::RecvMsg::new(types::Fd(right.fd), &raw mut *header).build();
+                ring.submit(0, &[entry.flags(flags)]);
+                ring.see(right, "recvmsg", 1);
+                right.see("bytes", rooms.concat());
+                right.see("control", header.msg_controllen);
+                right.see("left", control[2] as u32);
+                right.see("flags", format!("{:#x}", header.msg_flags));
+            }
+            right.meet();
+        }
+        right.meet();
     };
 
     /// MSG_WAITALL waits for all pieces.
@@ -429,17 +486,23 @@ cases! {
 
     /// Much goes both ways at once.
     both_ways: |left| {
-        both_ways(left);
+        both_ways(left, Uring::new());
     }, |right| {
-        both_ways(right);
+        both_ways(right, Uring::new());
+    };
+
+    /// The same, taken by threads of the kernel.
+    both_ways_polled: |left| {
+        both_ways(left, Uring::polled());
+    }, |right| {
+        both_ways(right, Uring::polled());
     };
 }
 
 /// Sends and receives 1 MB at once.
-fn both_ways(end: &mut End) {
+fn both_ways(end: &mut End, mut ring: Uring) {
     const SIZE: usize = 1 << 20;
     let to = room(SIZE);
-    let mut ring = Uring::new();
     ring.submit(
         0,
         &[
@@ -465,8 +528,7 @@ pub(super) fn recv(end: &End, (at, len): (*mut u8, u32), flags: i32) -> squeue::
 }
 
 /// Waits three times for what the other end sends then, or for its end.
-pub(super) fn receives_before_there_is_any(end: &mut End) {
-    let mut ring = Uring::new();
+pub(super) fn receives_before_there_is_any(end: &mut End, mut ring: Uring) {
     for flags in [
         squeue::Flags::empty(),
         squeue::Flags::ASYNC,
