@@ -15,12 +15,17 @@ use crate::{
     case::cases,
     memory::{self, KERNEL, PAGE, Pages},
     message,
+    options::Way,
     splice,
     thread::Caller, //
 };
 
 /// Bytes of a message of which not all is there. So much arrives although nobody reads.
 const LARGE: usize = 8 * PAGE;
+
+/// Bytes that come in many pieces, and room for some of them.
+const MUCH: usize = 256 << 10;
+const ROOM: usize = 100 << 10;
 
 cases! {
     /// send from memory that is not there.
@@ -285,6 +290,51 @@ cases! {
         all.extend(rest);
         right.see("all", all);
         right.recv(1, libc::MSG_DONTWAIT);
+        right.meet();
+    };
+
+    /// Room for a part of what many pieces bring: those that fit are taken, and the rest is still there.
+    recv_many_pieces: |left| {
+        left.meet();
+        left.send(&call::pattern(0, MUCH), 0);
+        left.meet();
+    }, |right| {
+        let (fd, pages) = (right.fd, Pages::new(ROOM));
+        let at = pages.last(ROOM).expose_provenance();
+        let caller = Caller::asleep(move || {
+            let to = ptr::with_exposed_provenance_mut(at);
+            memory::recv(fd, to, 2 * ROOM, libc::MSG_WAITALL)
+        });
+        right.meet();
+        let result = caller.join();
+        right.note(format!("{result:?}"));
+        let taken = result.unwrap_or(0);
+        right.see("no more than there is room for", taken <= ROOM);
+        right.see("some on the ring", taken > 0 || right.way != Way::Ring);
+        let mut all = pages.get(ROOM, taken);
+        all.resize(MUCH, 0);
+        call::receive_all(right.fd, &mut all[taken..]);
+        right.see("all", all);
+        right.recv(1, libc::MSG_DONTWAIT);
+        right.meet();
+    };
+
+    /// A message of many pieces, sent while somebody reads, that ends where memory does.
+    send_many_pieces: |left| {
+        let bytes = call::pattern(0, 4 * MUCH);
+        let pages = Pages::new(bytes.len());
+        pages.put(&bytes);
+        let from = pages.last(bytes.len());
+        let result = memory::send(left.fd, from, bytes.len() + PAGE, 0);
+        left.note(format!("{result:?}"));
+        let sent = result.unwrap_or(0);
+        left.see("some", sent > 0);
+        left.see("no more than there was", sent <= bytes.len());
+        call::send_all(left.fd, &bytes[sent..]);
+        left.shutdown(libc::SHUT_WR);
+        left.meet();
+    }, |right| {
+        right.drain(4 * MUCH + 1);
         right.meet();
     };
 

@@ -50,6 +50,16 @@ fn interrupt<T: Send + 'static>(end: &mut End, caller: &Caller<T>) -> bool {
     caller.falls_asleep()
 }
 
+/// Sets a limit of time that calls do not reach.
+fn set_timeout(end: &mut End, name: i32) {
+    let time = libc::timeval {
+        tv_sec: 30,
+        tv_usec: 0,
+    };
+    let result = call::set(end.fd, libc::SOL_SOCKET, name, time);
+    end.see("timeout", result);
+}
+
 /// Lets signals come to all calls that receive; the other end sends as long as it is told to.
 fn interrupt_receives(end: &mut End) {
     for (name, receive) in RECEIVES {
@@ -281,11 +291,7 @@ cases! {
         send_if_asked(left);
     }, |right| {
         signal::handle(libc::SIGUSR1, libc::SA_RESTART);
-        let time = libc::timeval {
-            tv_sec: 30,
-            tv_usec: 0,
-        };
-        call::set(right.fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, time).expect("SO_RCVTIMEO");
+        set_timeout(right, libc::SO_RCVTIMEO);
         interrupt_receives(right);
         receive_last(right);
     };
@@ -386,6 +392,24 @@ cases! {
         interrupt_sends_that_go_on(left, &["send", "writev", "sendmmsg"]);
     }, |right| {
         receive_up_to(right, 3);
+    };
+
+    /// So do these.
+    writes_with_restart: |left| {
+        signal::handle(libc::SIGUSR1, libc::SA_RESTART);
+        interrupt_sends_that_go_on(left, &["write", "sendmsg"]);
+    }, |right| {
+        receive_up_to(right, 2);
+    };
+
+    /// Even with SA_RESTART, they do not if they have a timeout.
+    sends_with_restart_and_timeout: |left| {
+        signal::handle(libc::SIGUSR1, libc::SA_RESTART);
+        set_timeout(left, libc::SO_SNDTIMEO);
+        let names = SENDS.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+        interrupt_sends(left, &names);
+    }, |right| {
+        receive_up_to(right, 0);
     };
 
     /// So do those that have the bytes from elsewhere.
