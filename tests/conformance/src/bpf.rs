@@ -57,7 +57,11 @@ struct Attach {
 }
 
 /// A map of sockets, with room for two.
-pub(crate) fn sockmap() -> Result<RawFd, Errno> {
+///
+/// # Panics
+///
+/// The kernel has none.
+pub(crate) fn sockmap() -> RawFd {
     let create = Create {
         map_type: MAP_TYPE_SOCKMAP,
         key_size: 4,
@@ -65,12 +69,7 @@ pub(crate) fn sockmap() -> Result<RawFd, Errno> {
         max_entries: 2,
         flags: 0,
     };
-    bpf(MAP_CREATE, &create).map(|fd| fd as RawFd)
-}
-
-/// Puts a socket into the first place of a map.
-pub(crate) fn put(map: RawFd, fd: RawFd) -> Result<(), Errno> {
-    put_at(map, 0, fd)
+    bpf(MAP_CREATE, &create).expect("a sockmap") as RawFd
 }
 
 /// Puts a socket into a place of a map.
@@ -109,7 +108,11 @@ pub(crate) fn always(value: i32) -> Result<RawFd, Errno> {
 }
 
 /// Lets what comes to the sockets that are put into the map from now on be sent by the socket in its first place.
-pub(crate) fn redirect(map: RawFd) -> Result<(), Errno> {
+///
+/// # Panics
+///
+/// The kernel runs no programs for such maps.
+pub(crate) fn redirect(map: RawFd) {
     const REDIRECT_MAP: i32 = 52;
     const OF_A_MAP: u64 = 1 << 12;
     // r1 is the packet; r2 = map, r3 = place, r4 = flags; call; exit.
@@ -123,11 +126,11 @@ pub(crate) fn redirect(map: RawFd) -> Result<(), Errno> {
     ];
     let attach = Attach {
         target: map as u32,
-        program: load(PROG_TYPE_SK_SKB, &code)? as u32,
+        program: load(PROG_TYPE_SK_SKB, &code).expect("a program") as u32,
         kind: SK_SKB_VERDICT,
         flags: 0,
     };
-    bpf(PROG_ATTACH, &attach).map(drop)
+    bpf(PROG_ATTACH, &attach).expect("a map that has programs");
 }
 
 /// An instruction with a code, a register that it sets, and a number.

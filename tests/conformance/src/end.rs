@@ -161,15 +161,8 @@ impl End {
     /// Exchanges bytes until both directions are on the ring, if that is the way.
     pub(crate) fn accelerate(&mut self) {
         let fd = self.fd;
-        let mut buffer = [0; EXCHANGE];
         for round in 0..EXCHANGES_MAX {
-            if self.active {
-                call::send_all(fd, &buffer);
-                call::receive_all(fd, &mut buffer);
-            } else {
-                call::receive_all(fd, &mut buffer);
-                call::send_all(fd, &buffer);
-            }
+            self.exchange();
             if round < EXCHANGES {
                 continue;
             }
@@ -181,6 +174,18 @@ impl End {
             }
         }
         panic!("not on the ring: {}", module::connection(fd));
+    }
+
+    /// A few bytes to and fro.
+    pub(crate) fn exchange(&mut self) {
+        let mut buffer = [0; EXCHANGE];
+        if self.active {
+            call::send_all(self.fd, &buffer);
+            call::receive_all(self.fd, &mut buffer);
+        } else {
+            call::receive_all(self.fd, &mut buffer);
+            call::send_all(self.fd, &buffer);
+        }
     }
 
     /// Bytes that this end of a connection has sent over TCP since it was on the ring; of several, the one with most of them. As far as can be

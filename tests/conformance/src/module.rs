@@ -31,6 +31,17 @@ fn line(report: &str, words: &[String]) -> String {
     found.unwrap_or_default().to_owned()
 }
 
+/// Bytes of a connection that went through a ring, in both directions: 0 if the frontend knows none.
+pub(crate) fn through_ring(fd: RawFd) -> u64 {
+    let line = connection(fd);
+    let words = line.split_whitespace();
+    words
+        .filter_map(|word| word.split_once('='))
+        .filter(|(key, _)| ["ring_sent", "ring_received"].contains(key))
+        .filter_map(|(_, bytes)| bytes.parse::<u64>().ok())
+        .sum()
+}
+
 /// Whether a connection's bytes go into the ring.
 pub(crate) fn sends_to_ring(fd: RawFd) -> bool {
     connection(fd)

@@ -10,10 +10,17 @@ use std::{
 
 use nix::{errno::Errno, ifaddrs::getifaddrs, net::if_::if_nametoindex};
 
-use crate::{call, case::cases, end::End};
+use super::options::still_there;
+use crate::{call, case::cases, end::End, module};
 
 /// The network of the global IPv6 addresses that the cases give to the machines.
 const NETWORK: [u16; 7] = [0xfd77, 0, 0, 0, 0, 0, 0];
+
+/// Exchanges that are more than a connection makes until it asks for a ring.
+const EXCHANGES: usize = 12;
+
+/// The option that makes an IPv6 socket one of another family; libc lacks it.
+const IPV6_ADDRFORM: i32 = 1;
 
 /// What `SIOCSIFADDR` of an IPv6 socket takes (`struct in6_ifreq`, linux/ipv6.h).
 #[repr(C)]
@@ -125,7 +132,24 @@ fn use_and_end(end: &mut End) {
     end.close();
 }
 
-fn v4_mapped(end: &mut End) {
+/// Uses a connection for as long as others ask for a ring, and beyond; notes what went through one.
+fn stays_on_tcp(end: &mut End) {
+    (0..EXCHANGES).for_each(|_| end.exchange());
+    let bytes = call::pattern(7, 100_000);
+    let mut theirs = vec![0; bytes.len()];
+    for turn in [true, false] {
+        if end.active == turn {
+            call::send_all(end.fd, &bytes);
+        } else {
+            call::receive_all(end.fd, &mut theirs);
+        }
+    }
+    end.see("through a ring", module::through_ring(end.fd));
+    end.meet();
+}
+
+/// Opens a connection of two IPv6 sockets with IPv4 addresses.
+fn open_mapped(end: &mut End) {
     let any = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0);
     let IpAddr::V4(peer) = end.peer() else {
         panic!("no IPv4 address");
@@ -136,6 +160,30 @@ fn v4_mapped(end: &mut End) {
     let remote = call::remote(end.fd).expect("getpeername");
     end.see("mapped", remote.ip() == IpAddr::V6(peer.to_ipv6_mapped()));
     end.accelerate();
+}
+
+fn v4_mapped(end: &mut End) {
+    open_mapped(end);
+    use_and_end(end);
+}
+
+/// Both ends of such a connection, one of which becomes an IPv4 socket with bytes that nobody has read.
+fn becomes_v4(end: &mut End) {
+    let family = |fd| call::get(fd, libc::SOL_SOCKET, libc::SO_DOMAIN);
+    end.arrived(10);
+    let form = libc::AF_INET;
+    end.see(
+        "set",
+        call::set(end.fd, libc::IPPROTO_IPV6, IPV6_ADDRFORM, form),
+    );
+    end.see("family", family(end.fd));
+    let remote = call::remote(end.fd).expect("getpeername");
+    end.see("of the peer", remote.ip() == end.peer());
+    end.unread();
+    end.recv(4, 0);
+    end.recv(100, 0);
+    end.meet();
+    still_there(end);
     use_and_end(end);
 }
 
@@ -180,12 +228,18 @@ fn scoped(end: &mut End) {
     };
     let is_local = remote.ip().is_unicast_link_local() && remote.scope_id() == scope;
     end.see("scoped", is_local || remote.ip().is_loopback());
+    stays_on_tcp(end);
     use_and_end(end);
 }
 
 fn mptcp(end: &mut End, protocols: [i32; 2]) {
     let address = SocketAddr::new(end.address(), 0);
     open(end, protocols, address, |address| address);
+    match protocols[0] {
+        // The listener's end becomes one of TCP alone.
+        0 => end.accelerate(),
+        _ => stays_on_tcp(end),
+    }
     use_and_end(end);
 }
 
@@ -236,7 +290,19 @@ cases! {
         v4_and_mapped(right);
     };
 
-    /// Link-local IPv6 addresses.
+    /// IPV6_ADDRFORM: such a socket becomes one of IPv4, with bytes unread.
+    addrform bare: |left| {
+        open_mapped(left);
+        becomes_v4(left);
+    }, |right| {
+        open_mapped(right);
+        right.send(b"0123456789", 0);
+        right.meet();
+        still_there(right);
+        use_and_end(right);
+    };
+
+    /// Link-local IPv6 addresses: they stay on TCP.
     v6_link_local bare: |left| {
         scoped(left);
     }, |right| {
@@ -250,14 +316,14 @@ cases! {
         bound_to_device(right);
     };
 
-    /// Multipath TCP at both ends.
+    /// Multipath TCP at both ends: it stays on TCP.
     mptcp_both bare: |left| {
         mptcp(left, [libc::IPPROTO_MPTCP; 2]);
     }, |right| {
         mptcp(right, [libc::IPPROTO_MPTCP; 2]);
     };
 
-    /// Multipath TCP at the end that connects: the other one answers with TCP.
+    /// Multipath TCP at the end that connects: the other one answers with TCP, and both stay there.
     mptcp_active bare: |left| {
         mptcp(left, [libc::IPPROTO_MPTCP, 0]);
     }, |right| {

@@ -3,7 +3,11 @@
 //! What takes a socket over from TCP, or looks into it: the stream must be the same with it, and go on
 //! where it is refused.
 
-use std::{os::fd::RawFd, ptr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::fd::RawFd,
+    ptr,
+};
 
 use nix::errno::Errno;
 
@@ -12,7 +16,7 @@ use crate::{
     bpf, call,
     case::cases,
     end::End,
-    kcm, message,
+    kcm, message, module,
     thread::Caller,
     tls::{self, Direction},
 };
@@ -20,6 +24,9 @@ use crate::{
 const SOCKET: i32 = libc::SOL_SOCKET;
 const TCP: i32 = libc::IPPROTO_TCP;
 const SO_TIMESTAMPING: i32 = libc::SO_TIMESTAMPING;
+
+/// Exchanges up to which something takes a connection that asks for a ring meanwhile.
+const EXCHANGES_MAX: usize = 12;
 
 /// Bytes that a sockmap's program redirects at a time.
 const REDIRECTED: usize = 200_000;
@@ -71,16 +78,41 @@ cases! {
         (0..4).for_each(|_| still_there(right));
     };
 
+    /// TLS takes both ends of a connection that is new, or has been used for a while.
+    tls_after bare: |left| {
+        for_each_age(left, |left| {
+            keys_now(left);
+            left.meet();
+            still_there(left);
+        });
+    }, |right| {
+        for_each_age(right, |right| {
+            keys_now(right);
+            right.meet();
+            still_there(right);
+        });
+    };
+
+    /// A sockmap takes one end of such a connection.
+    sockmap_after bare: |left| {
+        for_each_age(left, |left| {
+            let map = bpf::sockmap();
+            put_at_last(left, map, 0, left.fd);
+            still_there(left);
+            left.see("close", call::close(map));
+        });
+    }, |right| {
+        for_each_age(right, still_there);
+    };
+
     /// A sockmap takes the socket, and loses it again.
     sockmap: |left| {
         let map = bpf::sockmap();
-        left.see("map", map.map(drop));
-        let map = map.unwrap_or(-1);
-        left.see("put", bpf::put(map, left.fd));
+        put_at_last(left, map, 0, left.fd);
         still_there(left);
         left.see("take out", bpf::take_out(map));
         still_there(left);
-        left.see("put", bpf::put(map, left.fd));
+        put_at_last(left, map, 0, left.fd);
         still_there(left);
         left.see("close", call::close(map));
         still_there(left);
@@ -91,8 +123,8 @@ cases! {
     /// A sockmap takes the socket with data unread; it is closed in there.
     sockmap_with_unread: |left| {
         left.arrived(10);
-        let map = bpf::sockmap().unwrap_or(-1);
-        left.see("put", bpf::put(map, left.fd));
+        let map = bpf::sockmap();
+        put_at_last(left, map, 0, left.fd);
         left.unread();
         left.recv(4, 0);
         left.recv(100, 0);
@@ -108,9 +140,9 @@ cases! {
 
     /// A sockmap whose program lets a socket send back what comes to it, until it is taken out.
     sockmap_echo: |left| {
-        let map = bpf::sockmap().unwrap_or(-1);
-        left.see("attach", bpf::redirect(map));
-        left.see("put", bpf::put(map, left.fd));
+        let map = bpf::sockmap();
+        bpf::redirect(map);
+        put_at_last(left, map, 0, left.fd);
         left.meet();
         left.meet();
         left.recv(10, libc::MSG_DONTWAIT);
@@ -136,10 +168,10 @@ cases! {
         let first = left.fd;
         left.establish(|_| {});
         let second = left.fd;
-        let map = bpf::sockmap().unwrap_or(-1);
-        left.see("attach", bpf::redirect(map));
-        left.see("put", bpf::put(map, first));
-        left.see("put", bpf::put_at(map, 1, second));
+        let map = bpf::sockmap();
+        bpf::redirect(map);
+        put_at_last(left, map, 0, first);
+        put_at_last(left, map, 1, second);
         left.meet();
         left.meet();
         for (key, fd) in [(1, second), (0, first)] {
@@ -247,6 +279,13 @@ cases! {
         signed(right);
     };
 
+    /// Both ends sign from the first segment on: the connection stays on TCP.
+    signed_first bare: |left| {
+        signed_first(left);
+    }, |right| {
+        signed_first(right);
+    };
+
     /// TCP_ZEROCOPY_RECEIVE gives what it can in pages, and says what else to read.
     zerocopy_receive: |left| {
         call::send_all(left.fd, &call::pattern(0, ZEROCOPY));
@@ -339,11 +378,39 @@ fn comes_with_time(end: &mut End) -> bool {
     found
 }
 
-fn tls_now(end: &mut End) {
-    const SIZE: usize = 1 << 18;
+/// TLS takes over, with keys for both directions.
+fn keys_now(end: &mut End) {
     end.see("take over", tls::take_over(end.fd));
     end.see("transmit", tls::set_keys(end.fd, Direction::Transmit));
     end.see("receive", tls::set_keys(end.fd, Direction::Receive));
+}
+
+/// Calls `take` with new connections, one after the other, through which nothing has gone, a few bytes to and fro, and more, up to when they
+/// ask for a ring, and beyond.
+fn for_each_age(end: &mut End, take: impl Fn(&mut End)) {
+    for exchanges in 0..=EXCHANGES_MAX {
+        end.see("exchanges", exchanges);
+        end.open(|_| {});
+        (0..exchanges).for_each(|_| end.exchange());
+        take(end);
+        end.meet();
+        end.close();
+    }
+}
+
+/// Puts a socket into a place of a sockmap, which the frontend may refuse for the moment.
+fn put_at_last(end: &mut End, map: RawFd, key: u32, fd: RawFd) {
+    let mut result = Err(Errno::EBUSY);
+    end.until("it is put", || {
+        result = bpf::put_at(map, key, fd);
+        result != Err(Errno::EBUSY)
+    });
+    end.see("put", result);
+}
+
+fn tls_now(end: &mut End) {
+    const SIZE: usize = 1 << 18;
+    keys_now(end);
     end.meet();
     still_there(end);
     if end.active {
@@ -368,9 +435,11 @@ struct Signature {
     key: [u8; 80],
 }
 
-fn signed(end: &mut End) {
+/// Has a socket sign what it sends to an address, and want what comes from there to be signed. A case about that fails where the kernel
+/// cannot do it: it would show nothing.
+fn sign(fd: RawFd, peer: IpAddr) -> Result<(), Errno> {
     use nix::sys::socket::{SockaddrLike, SockaddrStorage};
-    let peer = SockaddrStorage::from(call::remote(end.fd).expect("getpeername"));
+    let peer = SockaddrStorage::from(SocketAddr::new(peer, 0));
     // SAFETY: All fields may be zero, and the address fits.
     let signature = unsafe {
         let mut signature: Signature = std::mem::zeroed();
@@ -380,10 +449,26 @@ fn signed(end: &mut End) {
         signature.key[..6].copy_from_slice(b"secret");
         signature
     };
+    let result = call::set(fd, TCP, libc::TCP_MD5SIG, signature);
+    assert_ne!(result, Err(Errno::ENOPROTOOPT), "the kernel signs nothing");
+    result
+}
+
+fn signed(end: &mut End) {
     end.meet();
-    end.see("sign", call::set(end.fd, TCP, libc::TCP_MD5SIG, signature));
+    let peer = call::remote(end.fd).expect("getpeername").ip();
+    end.see("sign", sign(end.fd, peer));
     end.meet();
     still_there(end);
+}
+
+fn signed_first(end: &mut End) {
+    let peer = end.peer();
+    end.open(|fd| sign(fd, peer).expect("TCP_MD5SIG"));
+    (0..EXCHANGES_MAX).for_each(|_| end.exchange());
+    still_there(end);
+    end.see("through a ring", module::through_ring(end.fd));
+    end.meet();
 }
 
 /// Bytes for zero-copy reception, and those of the address space for them.
