@@ -18,6 +18,10 @@ use crate::{
 /// Threads of each case.
 const THREADS: usize = 4;
 
+/// Bytes of each call that is more than fits before anybody reads, and after how many of them all who reads them pauses.
+const LARGE: usize = 512 << 10;
+const PAUSE: usize = 256 << 10;
+
 /// Bytes of a stream that several read.
 const SHARED: usize = 256 << 10;
 
@@ -113,6 +117,52 @@ fn read_records(end: &mut End, rounds: usize, each: usize, size: usize) {
     end.see("whole and in order", whole);
 }
 
+/// The byte at a position of what a thread sends.
+fn numbered(thread: usize, index: usize) -> u8 {
+    ((thread << 6) | (index % 64)) as u8
+}
+
+/// Several threads send much in one call each, on a connection that is soon full.
+fn write_much_together(end: &mut End) {
+    let fd = end.fd;
+    let callers: Vec<_> = (0..THREADS)
+        .map(|thread| {
+            let bytes: Vec<_> = (0..LARGE).map(|index| numbered(thread, index)).collect();
+            Caller::start(move || call::send(fd, &bytes, 0))
+        })
+        .collect();
+    let asleep = callers.iter().filter(|caller| caller.falls_asleep());
+    end.note(format!("{} wait for room", asleep.count()));
+    end.meet();
+    for caller in callers {
+        end.see("send", caller.join());
+    }
+    end.meet();
+}
+
+/// Receives that, with pauses; notes whether what each thread has sent came in sequence.
+fn read_sequences(end: &mut End) {
+    let mut next = [0; THREADS];
+    let (mut all, mut wrong) = (0, 0usize);
+    end.meet();
+    while all < THREADS * LARGE {
+        let part = call::recv(end.fd, call::PIECE, 0).expect("recv");
+        assert!(!part.is_empty(), "the stream ends after {all} bytes");
+        for byte in &part {
+            let thread = usize::from(byte >> 6);
+            wrong += usize::from(*byte != numbered(thread, next[thread]));
+            next[thread] += 1;
+        }
+        if (all + part.len()) / PAUSE > all / PAUSE {
+            end.pause();
+        }
+        all += part.len();
+    }
+    end.see("out of sequence", wrong);
+    end.see("of each as much", next == [LARGE; THREADS]);
+    end.meet();
+}
+
 /// Sends and receives at the same time.
 fn both_ways(end: &mut End, ours: usize, theirs: usize) {
     let fd = end.fd;
@@ -154,6 +204,13 @@ cases! {
         write_together(left, 20, 2, 4000);
     }, |right| {
         read_records(right, 20, 2, 4000);
+    };
+
+    /// Several threads wait for room at once: what each sends arrives in sequence, whatever of the others' comes between.
+    writers_of_more_than_fits: |left| {
+        write_much_together(left);
+    }, |right| {
+        read_sequences(right);
     };
 
     /// Both ends send and receive at the same time.

@@ -18,6 +18,12 @@ const MUCH: usize = 1 << 20;
 /// Bytes of one where a segment may be larger than a buffer has become, so that TCP is slow.
 const LESS: usize = 1 << 14;
 
+/// SO_SNDBUF of a writer that wants to send much before anybody reads.
+const LARGE: i32 = 1 << 20;
+
+/// Bytes that are taken at most before anybody reads if buffers are small: a ring has 256 KiB, and those before it were small.
+const FITS_MAX: usize = 320 << 10;
+
 /// Time that is enough for a dead peer to be found out.
 const KEPT_ALIVE: Duration = Duration::from_secs(6);
 
@@ -51,17 +57,32 @@ cases! {
     small_buffers_first bare: |left| {
         left.establish(make_small);
         small_buffers(left, LESS);
+        little_fits(left);
     }, |right| {
         right.establish(make_small);
         small_buffers(right, LESS);
+        receive_all_that_fits(right);
     };
 
     /// Buffers become small on a connection that has been used.
     small_buffers_later: |left| {
         make_small(left.fd);
         small_buffers(left, LESS);
+        little_fits(left);
     }, |right| {
         small_buffers(right, LESS);
+        receive_all_that_fits(right);
+    };
+
+    /// A large buffer of the writer: about so much is taken before anybody reads.
+    large_buffer: |left| {
+        left.see("set", call::set(left.fd, SOCKET, libc::SO_SNDBUF, LARGE));
+        let sent = fill(left);
+        left.see("about as much", (256 << 10..=4 << 20).contains(&sent));
+        left.tell(sent);
+        left.meet();
+    }, |right| {
+        receive_all_that_fits(right);
     };
 
     /// The writer's buffer becomes small while it holds data, and large again.
@@ -372,6 +393,19 @@ fn small_buffers(end: &mut End, size: usize) {
     end.see("twice of what was set", small);
     let small = call::get(end.fd, SOCKET, libc::SO_RCVBUF).map(|size| size == 8192);
     end.see("twice of what was set", small);
+    end.meet();
+}
+
+/// Sends until nothing more fits.
+fn little_fits(end: &mut End) {
+    let sent = fill(end);
+    end.see("little", sent <= FITS_MAX);
+    end.tell(sent);
+    end.meet();
+}
+
+fn receive_all_that_fits(end: &mut End) {
+    crate::stream::receive_told(end, 0);
     end.meet();
 }
 
