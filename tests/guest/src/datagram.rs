@@ -212,6 +212,16 @@ pub(crate) fn gather(fd: RawFd, rx: &Direction, order: &Order) -> Result<Answer,
         .with("last", last.unwrap_or(0)))
 }
 
+/// Receives what one call has sent in segments, as far as it comes in one message; says how long that and its parts are.
+pub(crate) fn parts(fd: RawFd) -> Result<Answer, String> {
+    let mut buffer = vec![0; MAX + 1];
+    let (len, segment) = sys::recv_parts(fd, &mut buffer).map_err(sys::name)?;
+    number(&buffer[..len])?;
+    Ok(Answer::default()
+        .with("bytes", len)
+        .with("segment", segment))
+}
+
 /// Sends each of `count` datagrams back to where it came from, or until it is told to stop.
 pub(crate) fn echo(fd: RawFd, tx: &Direction, order: &Order) -> Result<Answer, String> {
     let count: u64 = order.find("count").unwrap_or(u64::MAX);

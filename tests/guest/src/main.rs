@@ -168,6 +168,7 @@ fn obey(order: &Order) -> Result<Answer, String> {
         }
         "blast" => socket(order).and_then(|socket| datagram::blast(socket.fd, &socket.tx, order)),
         "gather" => socket(order).and_then(|socket| datagram::gather(socket.fd, &socket.rx, order)),
+        "parts" => datagram::parts(socket(order)?.fd),
         "echo" => socket(order).and_then(|socket| datagram::echo(socket.fd, &socket.tx, order)),
         "exchange" => {
             socket(order).and_then(|socket| datagram::exchange(socket.fd, &socket.tx, order))
@@ -301,6 +302,7 @@ fn set(order: &Order) -> Result<Answer, String> {
         "receive-buffer-force" => sys::set_option(fd, level, libc::SO_RCVBUFFORCE, value),
         "broadcast" => sys::set_option(fd, level, libc::SO_BROADCAST, value),
         "ip-options" => sys::set_option(fd, libc::IPPROTO_IP, libc::IP_OPTIONS, value),
+        "gro" => sys::set_option(fd, libc::IPPROTO_UDP, libc::UDP_GRO, value),
         "send-buffer" => sys::set_option(fd, level, libc::SO_SNDBUF, value),
         "tos" => sys::set_option(fd, libc::IPPROTO_IP, libc::IP_TOS, value),
         "nodelay" => sys::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, value),

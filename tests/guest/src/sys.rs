@@ -482,6 +482,29 @@ pub(crate) fn send_datagram(
     })
 }
 
+/// Receives a message that may be several datagrams (UDP_GRO): its length, and that of each of them but the last, or 0 if it is one.
+pub(crate) fn recv_parts(fd: RawFd, bytes: &mut [u8]) -> Result<(usize, i32), Errno> {
+    let mut pieces = pieces(bytes.as_mut_ptr(), bytes.len(), bytes.len());
+    let mut header = header(&mut pieces);
+    // Aligned, and enough for a header and one number.
+    let mut control = [0_u64; 4];
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(&control);
+    // SAFETY: The header, its pieces and the room for control messages are valid for writes; what the kernel has written there are valid headers,
+    // each with its data.
+    unsafe {
+        let len = check(libc::recvmsg(fd, &mut header, 0))?;
+        let first = libc::CMSG_FIRSTHDR(&header);
+        let is_size = !first.is_null()
+            && ((*first).cmsg_level, (*first).cmsg_type) == (libc::SOL_UDP, libc::UDP_GRO);
+        let size = match is_size {
+            true => libc::CMSG_DATA(first).cast::<i32>().read_unaligned(),
+            false => 0,
+        };
+        Ok((len, size))
+    }
+}
+
 /// Receives a datagram and sends it back to where it came from; returns its length.
 pub(crate) fn echo(fd: RawFd, bytes: &mut [u8]) -> Result<usize, Errno> {
     // SAFETY: All fields may be zero, the storage holds any address, and what is passed is valid for what the calls do with it.

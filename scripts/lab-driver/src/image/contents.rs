@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::{cpio::Archive, modules, programs};
 
 /// Modules of Dom0 beside those that they need.
-const DOM0_MODULES: [&str; 16] = [
+const DOM0_MODULES: [&str; 18] = [
     "xenfs",
     "xen-evtchn",
     "xen-gntdev",
@@ -22,6 +22,8 @@ const DOM0_MODULES: [&str; 16] = [
     "9p",
     "tcp_diag",
     "inet_diag",
+    "nf_conntrack_bridge",
+    "nft_ct",
     "nft_meta_bridge",
     "nft_chain_nat",
     "nft_masq",

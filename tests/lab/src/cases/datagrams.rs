@@ -23,7 +23,7 @@ pub(super) use losses::{
 pub(super) use others::{broadcast, left_alone, multicast, socket_filter, udp_lite};
 pub(super) use room::{full_ring, full_ring_blocks, full_ring_times_out, receive_buffer_is_full};
 pub(super) use rules::{
-    conntracked, dom0_filters, dom0_filters_from_the_beginning, receiver_filters,
+    conntracked, dom0_filters, dom0_filters_from_the_beginning, dom0_tracks, receiver_filters,
     receiver_filters_from_the_beginning, sender_filters, sender_filters_at_its_device,
     sender_filters_from_the_beginning,
 };
@@ -44,7 +44,7 @@ use self::flow::{
     through_ring, //
 };
 use crate::{
-    bench::{Bench, GUEST1, GUEST2, GUESTS},
+    bench::{Bench, GUEST1, GUEST2, GUESTS, other},
     cases::leaks,
     travel,
 };
@@ -164,6 +164,27 @@ pub(super) fn segments(bench: &Bench) -> Result<()> {
     flow.close()
 }
 
+/// UDP_GRO: what one call has sent comes in one, with the size of its parts.
+pub(super) fn segments_in_one(bench: &Bench) -> Result<()> {
+    let flow = Flow::in_ring(bench)?;
+    flow.b.set("gro", 1)?;
+    let before = through_ring(bench, GUEST1)?;
+    for (size, segment) in [(14_000, 1_400), (1_401, 1_400), (60_000, 1_000)] {
+        let reading = flow.b.start("parts")?;
+        let order = format!("blast first=1 count=1 size={size} segment={segment}");
+        flow.a.call(&order)?.clean()?;
+        let answer = reading.wait()?;
+        let (bytes, parts) = (answer.number("bytes"), answer.number("segment"));
+        ensure!(
+            (bytes, parts) == (size, segment),
+            "{bytes} bytes in parts of {parts} instead of {size} in parts of {segment}"
+        );
+    }
+    let count = through_ring(bench, GUEST1)? - before;
+    ensure!(count == 72, "{count} datagrams of 72 went through the ring");
+    flow.close()
+}
+
 /// A receiver that is gone: its guest says so over the network, and the sender hears it as an error.
 pub(super) fn nobody_listens(bench: &Bench) -> Result<()> {
     let flow = Flow::in_ring(bench)?;
@@ -175,21 +196,49 @@ pub(super) fn nobody_listens(bench: &Bench) -> Result<()> {
     flow.a.close()
 }
 
-/// A peer that has no module, or leaves UDP alone.
+/// A peer that has no module, or leaves UDP alone; and a guest that does so itself.
 pub(super) fn peer_without(bench: &Bench) -> Result<()> {
     bench.unload_all()?;
     bench.load_backend()?;
     bench.load(GUEST1, LONG)?;
     let flow = Flow::usual(bench, Naming::Connected)?;
     flow.exchange(Naming::Connected, 50, "max=1400")?;
-    bench.load(GUEST2, "udp=0")?;
-    bench.wait_peers()?;
-    flow.exchange(Naming::Connected, 50, "max=1400")?;
     ensure!(
         through_ring(bench, GUEST1)? == 0,
         "datagrams went through a ring"
     );
+    for unwilling in [GUEST2, GUEST1] {
+        for guest in GUESTS {
+            bench.unload(guest)?;
+        }
+        bench.load(unwilling, "udp=0")?;
+        bench.load(other(unwilling), LONG)?;
+        bench.wait_peers()?;
+        stays_with_one(bench, &flow, other(unwilling))?;
+    }
     flow.close()
+}
+
+/// The guest `willing` gives up asking the other one, which leaves UDP alone. Round trips go on over the network.
+fn stays_with_one(bench: &Bench, flow: &Flow, willing: Machine) -> Result<()> {
+    // There is a channel.
+    bench.pair()?.finish()?;
+    let declines = || Ok::<_, anyhow::Error>(bench.declines(willing, "not-proven")?[0]);
+    let before = declines()?;
+    bench.wait("the request is given up", || {
+        flow.exchange(Naming::Connected, 10, "max=1400")?;
+        Ok(declines()? > before)
+    })?;
+    for guest in GUESTS {
+        let count = through_ring(bench, guest)?;
+        ensure!(
+            count == 0,
+            "{count} datagrams of {guest} went through a ring"
+        );
+    }
+    let state = flow.state(bench, other(willing))?;
+    ensure!(state.is_empty(), "the flow is known: {state}");
+    Ok(())
 }
 
 /// Modules that are removed and come again under load: everything goes on, in order.

@@ -10,7 +10,7 @@ use super::{
     stream::Stream,
 };
 use crate::{
-    bench::{Bench, GUEST1, GUESTS},
+    bench::{Bench, GUEST1, GUESTS, other},
     travel,
 };
 
@@ -51,6 +51,15 @@ pub(in crate::cases) fn nothing_lost_at_expiry(bench: &Bench) -> Result<()> {
                 && bench.counter(source, "udp_flows_entered")? >= 4)
         })?;
         stream.stop_whole()?;
+        // When they knew nothing of each other one may have counted more than the other; later both count the same ones.
+        let reader = other(source);
+        let [exact, late] =
+            ["exact", "late"].map(|how| bench.counter(reader, &format!("udp_handovers_{how}")));
+        let (exact, late) = (exact?, late?);
+        ensure!(
+            late <= 1 && exact >= 3,
+            "{exact} handovers were exact, {late} late"
+        );
         flow.close()?;
     }
     Ok(())

@@ -2,12 +2,15 @@
 
 //! Rules of either guest and of Dom0 hold for datagrams, whichever way they go.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use anyhow::{Result, ensure};
 use lab_driver::Machine;
 
-use super::flow::{Flow, LONG, Naming, ROUNDS, all_through_ring, through_ring};
+use super::{
+    flow::{Flow, LONG, Naming, ROUNDS, SILENCE_MS, all_through_ring, through_ring},
+    stream::Stream,
+};
 use crate::{
     bench::{Bench, GUEST1, GUEST2},
     cases::addresses::Change,
@@ -15,6 +18,10 @@ use crate::{
 
 /// Datagrams that a rule is to drop.
 const COUNT: u64 = 20;
+
+/// Seconds for which Dom0 knows of a request: much longer than a flow stays in the ring where the setting is 2, and shorter than it takes to leave it
+/// five times.
+const TRACKED_S: u32 = 8;
 
 /// How often a request is refused until it is taken for one that does not become right by waiting.
 const REFUSALS: u64 = 5;
@@ -159,6 +166,55 @@ pub(in crate::cases) fn dom0_filters_from_the_beginning(bench: &Bench) -> Result
     let came = flow.b.call("gather timeout=500")?.number("received");
     ensure!(came == 0, "{came} datagrams passed the rule");
     flow.close()
+}
+
+/// Dom0 lets requests and what belongs to them pass, and nothing else, and forgets a request when none of that was seen for a while. The server
+/// alone sends after the first requests, for longer than that: its flow is on the network often enough.
+pub(in crate::cases) fn dom0_tracks(bench: &Bench) -> Result<()> {
+    bench.reload("udp=2")?;
+    bench.shell(
+        Machine::Dom0,
+        "modprobe nf_conntrack_bridge; modprobe nft_ct",
+    )?;
+    let flow = Flow::out_of(bench, GUEST2)?;
+    let server = SocketAddr::new(GUEST2.address().into(), flow.from);
+    let port = server.port();
+    let rules = format!(
+        "udp dport {port} ct state new,established accept; udp sport {port} ct state established accept; \
+         udp dport {port} drop; udp sport {port} counter drop"
+    );
+    let _rule = rule(bench, Machine::Dom0, "bridge", "forward", &rules)?;
+    let order = format!("blast to={server} first=1 count=5 size=100");
+    flow.b.call(&order)?.clean()?;
+    let gather = format!("gather count=5 timeout={SILENCE_MS}");
+    let came = flow.a.call(&gather)?.number("received");
+    ensure!(came == 5, "{came} requests of 5 have come");
+    let stream = Stream::start(&flow)?;
+    stream.wait_for(bench, 1)?;
+    // The next datagram that Dom0 sees makes it so.
+    let _times = Change::make(
+        bench,
+        Machine::Dom0,
+        &tracked_for([TRACKED_S; 2]),
+        &tracked_for([30, 120]),
+    )?;
+    bench.wait("the flow has gone and come five times", || {
+        Ok(bench.counter(GUEST2, "udp_flows_left")? >= 5
+            && bench.counter(GUEST2, "udp_flows_entered")? >= 6)
+    })?;
+    stream.stop_whole()?;
+    let rules = bench.shell(Machine::Dom0, "nft list table bridge lab")?;
+    ensure!(rules.contains("packets 0 "), "some were dropped: {rules}");
+    flow.close()
+}
+
+/// A line that says for how many seconds connection tracking knows of a flow of UDP, at first and when answers have come.
+fn tracked_for(seconds: [u32; 2]) -> String {
+    let names = ["udp_timeout", "udp_timeout_stream"];
+    let lines = names.iter().zip(seconds).map(|(name, seconds)| {
+        format!("echo {seconds} >/proc/sys/net/netfilter/nf_conntrack_{name}")
+    });
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// Sends some datagrams one by one, none of which comes; returns the errors that the sender met.
