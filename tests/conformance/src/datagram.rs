@@ -4,7 +4,7 @@
 
 use std::{
     mem,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::RawFd,
     thread,
     time::Duration, //
@@ -18,7 +18,8 @@ use nix::{
 use crate::{
     call::{self, check},
     end::End,
-    module,
+    log::Observed,
+    module::{self, Flow},
     options::Way,
 };
 
@@ -114,9 +115,17 @@ impl End {
         fd
     }
 
+    /// Waits until the frontend knows that an address, which may be new, is the other end's, if flows are to get to the ring.
+    pub(crate) fn wait_seen(&mut self, address: IpAddr) {
+        if self.way == Way::Ring {
+            self.until("the address is announced", || module::sees(address));
+        }
+    }
+
     /// Exchanges datagrams until both flows of `fd` are in the ring, if that is the way.
     pub(crate) fn accelerate_datagrams(&mut self) {
         let fd = self.fd;
+        let flow = Flow::of(fd);
         for round in 0..EXCHANGES_MAX {
             let bytes = [0; SIZE];
             if self.active {
@@ -126,17 +135,48 @@ impl End {
                 receive_late(fd);
                 call::send(fd, &bytes, 0).expect("send");
             }
-            let ready = self.way != Way::Ring || module::is_flow_in_ring(fd);
-            self.tell(u8::from(ready && round >= EXCHANGES));
+            let ready = self.is_ready(round, &flow);
+            self.tell(u8::from(ready));
             let theirs = self.ask() == "1";
-            if theirs && ready && round >= EXCHANGES {
+            if theirs && ready {
+                self.note_in_ring(flow);
                 return self.discard();
             }
-            if round >= EXCHANGES {
-                thread::sleep(PERIOD);
+        }
+        panic!("not in the ring: {}", flow.line());
+    }
+
+    /// Calls `send`, which sends one datagram of a flow, until that is in the ring if that is the way. The other end calls
+    /// [`End::receive_until_in_ring`] meanwhile.
+    pub(crate) fn send_until_in_ring(&mut self, flow: Flow, mut send: impl FnMut()) {
+        for round in 0..EXCHANGES_MAX {
+            send();
+            let ready = self.is_ready(round, &flow);
+            self.tell(u8::from(ready));
+            self.meet();
+            if ready {
+                return self.note_in_ring(flow);
             }
         }
-        panic!("not in the ring: {}", module::flow(fd));
+        panic!("not in the ring: {}", flow.line());
+    }
+
+    /// Calls `receive` for each of those datagrams.
+    pub(crate) fn receive_until_in_ring(&mut self, mut receive: impl FnMut(&mut Self)) {
+        let mut is_last = false;
+        while !is_last {
+            is_last = self.ask() == "1";
+            receive(self);
+            self.meet();
+        }
+    }
+
+    /// Whether there were enough exchanges, and a flow is in the ring if that is the way. If that takes longer, it gets the time.
+    fn is_ready(&self, round: u32, flow: &Flow) -> bool {
+        if round >= EXCHANGES {
+            thread::sleep(PERIOD);
+        }
+        round >= EXCHANGES && (self.way != Way::Ring || flow.is_in_ring())
     }
 
     /// Takes what came late.
@@ -157,14 +197,14 @@ impl End {
         let result = recv_from(self.fd, size, flags);
         let text = result.map(|(count, bytes, sender)| {
             let is_it = sender == Some(*from);
-            format!("{count} of \"{}\", from it: {is_it}", bytes.escape_ascii())
+            format!("{count}: {}, from it: {is_it}", bytes.text())
         });
         self.see(&format!("recvfrom {size}"), text);
     }
 }
 
 /// Takes a datagram, if one comes.
-fn receive_late(fd: RawFd) {
+pub(crate) fn receive_late(fd: RawFd) {
     if call::poll(fd, libc::POLLIN.into(), LOST_MS).is_ok_and(|events| events.0 != 0) {
         let _ = call::recv(fd, SIZE, libc::MSG_DONTWAIT);
     }

@@ -16,7 +16,7 @@ use crate::{
     call,
     control::{Control, Message, Outcome},
     log::{Events, Observed},
-    module,
+    module::{self, Flow},
     options::Way,
     tcp_info,
 };
@@ -52,6 +52,8 @@ pub(crate) struct End {
     began: Option<Sent>,
     /// Bytes that it has sent over TCP since then, or in an earlier connection, if that was more.
     over_tcp: u64,
+    /// Flows that were in the ring, and what had gone over the network then.
+    in_ring: Vec<(Flow, Option<u64>)>,
 }
 
 /// What a socket has sent over TCP.
@@ -74,6 +76,7 @@ impl End {
             outcome: Outcome::default(),
             began: None,
             over_tcp: 0,
+            in_ring: Vec::new(),
         }
     }
 
@@ -202,6 +205,26 @@ impl End {
                 self.over_tcp = self.over_tcp.max(bytes);
             }
         }
+    }
+
+    /// Takes note of a flow that has got to the ring, if that is the way: from now on none of its datagrams may go over the network.
+    pub(crate) fn note_in_ring(&mut self, flow: Flow) {
+        if self.way == Way::Ring {
+            let count = flow.over_network();
+            self.in_ring.push((flow, count));
+        }
+    }
+
+    /// What the frontend says of those flows of [`End::note_in_ring`] that are not in the ring any more, or were out of it meanwhile: then they
+    /// were counted anew.
+    pub(crate) fn out_of_ring(&self) -> Vec<String> {
+        let has_left = |(flow, count): &&(Flow, Option<u64>)| {
+            let now = flow.over_network();
+            now.is_none() || now != *count
+        };
+        let all = self.in_ring.iter().filter(has_left);
+        all.map(|(flow, count)| format!("{}, {count:?} before", flow.line()))
+            .collect()
     }
 
     /// Waits until so many bytes can be read, by what FIONREAD says.

@@ -2,7 +2,11 @@
 
 //! What the frontend of this guest reports.
 
-use std::{fs, os::fd::RawFd};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    os::fd::RawFd,
+};
 
 use crate::call;
 
@@ -49,22 +53,56 @@ pub(crate) fn sends_to_ring(fd: RawFd) -> bool {
         .any(|word| word == "sends_to=ring")
 }
 
-/// The frontend's line about the datagrams that a connected socket sends; empty if it knows none.
-pub(crate) fn flow(fd: RawFd) -> String {
-    let (Ok(local), Ok(remote)) = (call::local(fd), call::remote(fd)) else {
-        return String::new();
-    };
-    let words = [
-        "direction=out".to_owned(),
-        format!("source_port={}", local.port()),
-        format!("destination_port={}", remote.port()),
-    ];
-    line("flows", &words)
+/// Whether a peer announces an address.
+pub(crate) fn sees(address: IpAddr) -> bool {
+    let text = fs::read_to_string(format!("{REPORTS}/peers")).unwrap_or_default();
+    let lists = text
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("addresses="));
+    let mut all = lists.flat_map(|list| list.split(','));
+    all.any(|other| other == address.to_string())
 }
 
-/// Whether a connected socket's datagrams go into the ring.
-pub(crate) fn is_flow_in_ring(fd: RawFd) -> bool {
-    flow(fd).split_whitespace().any(|word| word == "state=Ring")
+/// Datagrams that go from one address to another one, by the words that the frontend's report has for them.
+#[derive(Clone)]
+pub(crate) struct Flow(Vec<String>);
+
+impl Flow {
+    /// Those from `source`, which is an address of this guest, to `destination`.
+    pub(crate) fn between(source: SocketAddr, destination: SocketAddr) -> Self {
+        Self(vec![
+            "direction=out".to_owned(),
+            format!("source={}", source.ip().to_canonical()),
+            format!("source_port={}", source.port()),
+            format!("destination={}", destination.ip().to_canonical()),
+            format!("destination_port={}", destination.port()),
+        ])
+    }
+
+    /// Those that a connected socket sends.
+    pub(crate) fn of(fd: RawFd) -> Self {
+        let local = call::local(fd).expect("getsockname");
+        Self::between(local, call::remote(fd).expect("getpeername"))
+    }
+
+    /// The frontend's line about it; empty if it knows none.
+    pub(crate) fn line(&self) -> String {
+        line("flows", &self.0)
+    }
+
+    /// Whether it goes through the ring.
+    pub(crate) fn is_in_ring(&self) -> bool {
+        self.over_network().is_some()
+    }
+
+    /// If it goes through the ring: how many datagrams have gone over the network before, or since it was there last.
+    pub(crate) fn over_network(&self) -> Option<u64> {
+        let line = self.line();
+        let mut words = line.split_whitespace();
+        let is_in_ring = words.any(|word| word == "state=Ring");
+        let count = words.find_map(|word| word.strip_prefix("network="));
+        count.filter(|_| is_in_ring)?.parse().ok()
+    }
 }
 
 /// How often connections of this guest were declined for a reason: 0 without the module.

@@ -121,6 +121,12 @@ pub(crate) fn play(case: &Case, mut end: End, is_left: bool) -> [Outcome; 2] {
             way != Way::Ring || over_tcp == 0 || may_leave,
             "{over_tcp} bytes went over TCP"
         );
+        let out_of_ring = end.out_of_ring();
+        end.note(format!("flows that left the ring: {out_of_ring:?}"));
+        assert!(
+            out_of_ring.is_empty() || cases::may_leave(case),
+            "datagrams went over the network: {out_of_ring:?}"
+        );
     }));
     let failure = result.err().map(|_| {
         let mut why = PANIC

@@ -2,10 +2,14 @@
 
 //! Options of sockets of UDP, and whom they are connected to.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::RawFd,
+};
 
 use super::addresses::global_v6;
-use crate::{call, case::cases, datagram, end::End, message};
+use crate::{call, case::cases, datagram, end::End, message, module::Flow};
 
 const IP: i32 = libc::IPPROTO_IP;
 const IPV6: i32 = libc::IPPROTO_IPV6;
@@ -14,6 +18,10 @@ const SOCKET: i32 = libc::SOL_SOCKET;
 /// Datagrams that no small buffer holds, and bytes of each.
 const MANY: usize = 64;
 const SIZE: usize = 1000;
+
+/// Flows to a port that several sockets have, and datagrams of one of them that is in the ring.
+const SOURCES: usize = 20;
+const EACH: usize = 8;
 
 cases! {
     /// SO_RCVBUF: what finds no room is dropped, and not what was there before.
@@ -157,47 +165,49 @@ cases! {
         }
     };
 
-    /// SO_REUSEPORT: each datagram comes to one of the sockets.
-    shared_port datagrams: |left| {
-        let at = SocketAddr::new(left.peer(), left.ask().parse().expect("a port"));
-        let (fd, _) = datagram::bound(SocketAddr::new(left.address(), 0));
-        for number in 0..MANY as u32 {
-            let result = datagram::send_to(fd, &number.to_be_bytes(), 0, &at);
-            assert!(result == Ok(4), "sendto: {result:?}");
-            if number % 16 == 15 {
-                left.meet();
-            }
+    /// SO_REUSEPORT: all datagrams of a flow come to one of the sockets, the same one wherever they go through; those of several flows to more
+    /// than one.
+    shared_port bare: |left| {
+        let group = SocketAddr::new(left.peer(), left.ask().parse().expect("a port"));
+        let any = SocketAddr::new(left.address(), 0);
+        let (fd, _) = datagram::bound(any);
+        call::connect(fd, &group).expect("connect");
+        left.send_until_in_ring(Flow::of(fd), || {
+            call::send(fd, b"x", 0).expect("send");
+        });
+        for _ in 0..EACH {
+            call::send(fd, b"y", 0).expect("send");
+            left.meet();
+        }
+        for _ in 0..SOURCES {
+            datagram::send_to(datagram::bound(any).0, b"z", 0, &group).expect("sendto");
         }
         left.meet();
     }, |right| {
-        let any = SocketAddr::new(right.address(), 0);
-        let mut fds = Vec::new();
-        let mut address = any;
-        for _ in 0..3 {
-            let fd = datagram::socket(&any).expect("socket");
+        let mut address = SocketAddr::new(right.address(), 0);
+        let fds = [(); 3].map(|()| {
+            let fd = datagram::socket(&address).expect("socket");
             call::set(fd, SOCKET, libc::SO_REUSEPORT, 1).expect("SO_REUSEPORT");
             call::bind_strictly(fd, &address).expect("bind");
             address = call::local(fd).expect("getsockname");
-            fds.push(fd);
-        }
+            fd
+        });
         right.tell(address.port());
-        let mut numbers = Vec::new();
-        for round in 1..=MANY / 16 {
+        let (mut before, mut after, mut others) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        right.receive_until_in_ring(|right| {
+            before.insert(taker(right, &fds, b"x"));
+        });
+        for _ in 0..EACH {
+            after.insert(taker(right, &fds, b"y"));
             right.meet();
-            let goal = round * 16;
-            right.until("they have come", || {
-                for fd in &fds {
-                    while let Ok(bytes) = call::recv(*fd, 4, libc::MSG_DONTWAIT) {
-                        numbers.push(bytes);
-                    }
-                }
-                numbers.len() >= goal
-            });
         }
+        right.see("sockets", before.len());
+        right.see("the same", after == before);
+        for _ in 0..SOURCES {
+            others.insert(taker(right, &fds, b"z"));
+        }
+        right.see("more than one", others.len() > 1);
         right.meet();
-        numbers.sort();
-        let expected: Vec<_> = (0..MANY as u32).map(|number| number.to_be_bytes().to_vec()).collect();
-        right.see("each once", numbers == expected);
     };
 
     /// Addresses of IPv6, and what the packets say.
@@ -255,6 +265,19 @@ cases! {
     };
 }
 
+/// Waits until one of these sockets has something, which is `expected`; returns which one.
+fn taker(end: &mut End, fds: &[RawFd], expected: &[u8]) -> usize {
+    let mut found = None;
+    end.until("it has come to a socket", || {
+        found = fds.iter().position(|fd| {
+            let bytes = call::recv(*fd, 10, libc::MSG_DONTWAIT);
+            bytes.is_ok_and(|bytes| bytes == expected)
+        });
+        found.is_some()
+    });
+    found.expect("a socket")
+}
+
 /// Takes an error that a socket may have.
 fn refused(fd: i32) {
     let _ = call::get(fd, SOCKET, libc::SO_ERROR);
@@ -263,19 +286,25 @@ fn refused(fd: i32) {
 /// Sockets of global addresses of IPv6.
 pub(super) fn ipv6(end: &mut End) {
     let ours = global_v6(end);
-    end.until("the address can be used", || {
-        let fd = datagram::socket(&SocketAddr::new(ours.into(), 0)).expect("socket");
-        let bound = call::bind_strictly(fd, &SocketAddr::new(ours.into(), 0));
-        call::close(fd).expect("close");
-        bound.is_ok()
-    });
+    wait_usable(end, ours);
     end.tell(ours);
     let theirs: Ipv6Addr = end.ask().parse().expect("an address");
+    end.wait_seen(theirs.into());
     end.fd = end.datagram_pair(
         SocketAddr::new(ours.into(), 0),
         SocketAddr::new(theirs.into(), 0),
     );
     end.accelerate_datagrams();
+}
+
+/// Waits until sockets can have an address.
+pub(super) fn wait_usable(end: &mut End, address: Ipv6Addr) {
+    end.until("the address can be used", || {
+        let fd = datagram::socket(&SocketAddr::new(address.into(), 0)).expect("socket");
+        let bound = call::bind_strictly(fd, &SocketAddr::new(address.into(), 0));
+        call::close(fd).expect("close");
+        bound.is_ok()
+    });
 }
 
 /// Sockets of both families that are connected by IPv4.
