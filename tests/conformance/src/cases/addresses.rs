@@ -14,7 +14,7 @@ use super::options::still_there;
 use crate::{call, case::cases, end::End, module};
 
 /// The network of the global IPv6 addresses that the cases give to the machines.
-const NETWORK: [u16; 7] = [0xfd77, 0, 0, 0, 0, 0, 0];
+const NETWORK: [u16; 6] = [0xfd77, 0, 0, 0, 0, 0];
 
 /// Exchanges that are more than a connection makes until it asks for a ring.
 const EXCHANGES: usize = 12;
@@ -42,13 +42,18 @@ fn device(end: &End) -> String {
 
 /// A global IPv6 address of this end, made from its IPv4 one.
 pub(super) fn global_v6(end: &End) -> Ipv6Addr {
+    numbered_v6(end, 0)
+}
+
+/// One of several such addresses.
+pub(super) fn numbered_v6(end: &End, number: u16) -> Ipv6Addr {
     let IpAddr::V4(v4) = end.address() else {
         panic!("no IPv4 address");
     };
     let octets = v4.octets();
-    let [a, b, c, d, e, f, g] = NETWORK;
+    let [a, b, c, d, e, f] = NETWORK;
     let last = u16::from_be_bytes([octets[2], octets[3]]);
-    let address = Ipv6Addr::new(a, b, c, d, e, f, g, last);
+    let address = Ipv6Addr::new(a, b, c, d, e, f, number, last);
     let device = device(end);
     // Nobody else has it: it need not be tentative at first. Where the file is not there, nothing is.
     let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{device}/accept_dad"), "0");

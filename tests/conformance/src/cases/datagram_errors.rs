@@ -5,6 +5,7 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::RawFd,
 };
 
 use super::{IN, OUT, datagram_options::ipv6, error};
@@ -52,19 +53,21 @@ cases! {
         right.meet();
     };
 
-    /// IPV6_RECVERR: what was refused comes back, with who has refused it.
+    /// IP_RECVERR: what was refused comes back, with who has refused it.
+    refused datagrams: |left| {
+        left.meet();
+        gets_back(left, IP, libc::IP_RECVERR);
+    }, |right| {
+        tell_at_once();
+        right.close();
+        right.meet();
+    };
+
+    /// IPV6_RECVERR, likewise.
     refused_ipv6 bare: |left| {
         ipv6(left);
         left.meet();
-        left.see("set", call::set(left.fd, IPV6, libc::IPV6_RECVERR, 1));
-        let fd = left.fd;
-        let caller = Caller::asleep(move || call::recv(fd, 10, 0));
-        left.send(b"hello", 0);
-        left.see("recv", caller.join());
-        let queued = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
-        left.see("recvmsg", message::recv(left.fd, &[10], 200, queued));
-        left.see("recvmsg", message::recv(left.fd, &[10], 200, queued));
-        error(left);
+        gets_back(left, IPV6, libc::IPV6_RECVERR);
     }, |right| {
         ipv6(right);
         tell_at_once();
@@ -78,7 +81,7 @@ cases! {
         left.meet();
         left.see("disconnect", datagram::disconnect(left.fd));
         left.send_to(b"x", 0, &nobody);
-        left.pause();
+        refused_behind(left, &nobody);
         left.see("recv", call::recv(left.fd, 10, libc::MSG_DONTWAIT));
         error(left);
         left.see("set", call::set(left.fd, IP, libc::IP_RECVERR, 1));
@@ -217,6 +220,19 @@ fn sends_in_vain(left: &mut End) {
     left.see("send", call::send(left.fd, b"z", 0));
 }
 
+/// Sends to nobody while a call waits, and sees what comes back where an option asks for that.
+fn gets_back(left: &mut End, level: i32, option: i32) {
+    left.see("set", call::set(left.fd, level, option, 1));
+    let fd = left.fd;
+    let caller = Caller::asleep(move || call::recv(fd, 10, 0));
+    left.send(b"hello", 0);
+    left.see("recv", caller.join());
+    let queued = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+    left.see("recvmsg", message::recv(left.fd, &[10], 200, queued));
+    left.see("recvmsg", message::recv(left.fd, &[10], 200, queued));
+    error(left);
+}
+
 /// Lets this end's machine answer each datagram that nobody takes, not only some in a second.
 pub(super) fn tell_at_once() {
     for name in ["ipv4/icmp_ratelimit", "ipv6/icmp/ratelimit"] {
@@ -227,7 +243,20 @@ pub(super) fn tell_at_once() {
 /// Waits until the socket has an error.
 pub(super) fn refused(end: &mut End) {
     let fd = end.fd;
+    refused_at(end, fd);
+}
+
+fn refused_at(end: &mut End, fd: RawFd) {
     end.until("it is refused", || {
         call::poll(fd, 0, 0).is_ok_and(|events| events.0 & libc::POLLERR as u32 != 0)
     });
+}
+
+/// Waits until what was sent to a port that nobody has is refused by now: what another socket sends there afterwards is.
+fn refused_behind(end: &mut End, nobody: &SocketAddr) {
+    let (fd, _) = datagram::bound(SocketAddr::new(end.address(), 0));
+    call::connect(fd, nobody).expect("connect");
+    call::send(fd, b"behind", 0).expect("send");
+    refused_at(end, fd);
+    call::close(fd).expect("close");
 }

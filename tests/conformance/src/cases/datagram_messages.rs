@@ -2,15 +2,22 @@
 
 //! sendmsg and recvmsg with datagrams, one or several, with control data.
 
-use std::{mem, os::fd::RawFd, ptr};
+use std::{
+    mem,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    os::fd::RawFd,
+    ptr,
+};
 
 use nix::errno::Errno;
 
 use crate::{
     call::{self, check},
     case::cases,
+    datagram,
     end::End,
     message,
+    module::Flow,
 };
 
 const IP: i32 = libc::IPPROTO_IP;
@@ -26,6 +33,12 @@ const SEGMENT: u16 = 1000;
 
 /// Datagrams of the calls that have several.
 const SEVERAL: usize = 8;
+
+/// Datagrams that no small buffer holds.
+const MANY: usize = 64;
+
+/// What the last number of a machine's second address is more than that of the first one.
+const SECOND: u8 = 200;
 
 cases! {
     /// Messages in pieces.
@@ -176,6 +189,79 @@ cases! {
         right.see("set", call::set(right.fd, SOCKET, libc::SO_RXQ_OVFL, 1));
         right.meet();
         received(right, &[100], 200, 0);
+    };
+
+    /// SO_RXQ_OVFL: the next one that comes after some were dropped says how many those were.
+    drops_are_counted datagrams: |left| {
+        left.meet();
+        for _ in 0..MANY {
+            call::send(left.fd, &[0; 1000], 0).expect("send");
+        }
+        left.meet();
+        left.send(b"after that", 0);
+        left.meet();
+    }, |right| {
+        right.see("set", call::set(right.fd, SOCKET, libc::SO_RCVBUF, 4096));
+        right.see("set", call::set(right.fd, SOCKET, libc::SO_RXQ_OVFL, 1));
+        right.meet();
+        let fd = right.fd;
+        right.until("some are dropped", || drops(fd) > 0);
+        let mut count = 0;
+        right.until("all have come, or were dropped", || {
+            while call::recv(fd, 1000, libc::MSG_DONTWAIT).is_ok() {
+                count += 1;
+            }
+            count + drops(fd) == MANY
+        });
+        right.note(format!("{count} came"));
+        right.meet();
+        let message = message::recv(fd, &[100], 64, 0).expect("recvmsg");
+        right.see("bytes", message.bytes);
+        for (level, kind, data) in message.control {
+            let number = <[u8; 4]>::try_from(data).map(u32::from_ne_bytes);
+            right.see(&format!("{level} {kind}"), number.is_ok_and(|number| number as usize + count == MANY));
+        }
+        right.meet();
+    };
+
+    /// IP_PKTINFO with a datagram that is sent: another address of the machine, which it then comes from.
+    other_source bare: |left| {
+        let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let (fd, port) = datagram::bound(any);
+        let source = SocketAddr::new(second(left.address()).into(), port);
+        left.tell(source);
+        let to = SocketAddr::new(left.peer(), left.ask().parse().expect("a port"));
+        call::connect(fd, &to).expect("connect");
+        // The device of the route; the address to send from, and the other one of the structure.
+        let information = [[0; 4], second(left.address()).octets(), [0; 4]].concat();
+        let control = message::control(IP, libc::IP_PKTINFO, &information);
+        left.send_until_in_ring(Flow::between(source, to), || {
+            message::send(fd, &[b"x"], &control, 0).expect("sendmsg");
+        });
+        for size in [5, 2000, 20_000] {
+            left.see("sendmsg", message::send(fd, &[&call::pattern(0, size)], &control, 0));
+            left.meet();
+        }
+        let nobody = [[0; 4], [203, 0, 113, 1], [0; 4]].concat();
+        let control = message::control(IP, libc::IP_PKTINFO, &nobody);
+        left.see("another's", message::send(fd, &[b"y"], &control, 0));
+        left.see("as usual", call::send(fd, b"z", 0));
+        left.meet();
+    }, |right| {
+        let (fd, port) = datagram::bound(SocketAddr::new(right.address(), 0));
+        right.fd = fd;
+        let source: SocketAddr = right.ask().parse().expect("an address");
+        right.wait_seen(source.ip());
+        right.tell(port);
+        right.receive_until_in_ring(|right| {
+            datagram::receive_late(right.fd);
+        });
+        for size in [5, 2000, 20_000] {
+            right.recv_from(size, 0, &source);
+            right.meet();
+        }
+        right.meet();
+        right.recv_from(100, 0, &SocketAddr::new(right.peer(), source.port()));
     };
 
     /// UDP_SEGMENT: one call, several datagrams.
@@ -344,6 +430,28 @@ fn receive_coalesced(end: &mut End) -> bool {
     }
     assert!(bytes == call::pattern(0, 3500), "other bytes have come");
     is_reported
+}
+
+/// Datagrams that found no room in a socket's buffer, by SO_MEMINFO.
+fn drops(fd: RawFd) -> usize {
+    // Those that `sock_diag` has, too; the last one is the one that we want.
+    const NUMBERS: usize = 9;
+    let mut numbers = [0u32; NUMBERS];
+    let mut size = size_of_val(&numbers) as libc::socklen_t;
+    let at = (&raw mut numbers).cast();
+    // SAFETY: Both are valid for writes of their sizes.
+    let result = unsafe { libc::getsockopt(fd, SOCKET, libc::SO_MEMINFO, at, &mut size) };
+    Errno::result(result).expect("SO_MEMINFO");
+    numbers[NUMBERS - 1] as usize
+}
+
+/// Another address of the machine that has this one: loopback has all, and the lab gives it to its guests.
+fn second(address: IpAddr) -> Ipv4Addr {
+    let IpAddr::V4(v4) = address else {
+        panic!("no IPv4 address");
+    };
+    let [a, b, c, d] = v4.octets();
+    Ipv4Addr::new(a, b, c, d + SECOND)
 }
 
 /// Waits for a time of a datagram that was sent; notes which time it is, and of which datagram.

@@ -6,8 +6,9 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Result, ensure};
-use lab_driver::Output;
+use lab_driver::{Machine, Output};
 
+use super::addresses::Change;
 use crate::bench::{Bench, CONFORMANCE, GUEST1, GUEST2, patience};
 
 /// Round trips of each of the cases in which both ends wait in recv: together they make a million.
@@ -37,9 +38,21 @@ const SHOWN: usize = 40;
 /// How the modules are loaded: no flow of datagrams leaves the ring because its time is over, since the cases look whether one does.
 const SETTINGS: &str = "udp=3600";
 
+/// What the last number of a guest's second address is more than that of the first one.
+const SECOND: u8 = 200;
+
 /// Runs the cases of a group in all three ways.
 fn conform(bench: &Bench, group: &str, kinds: &[&str]) -> Result<()> {
+    let _second = [second(bench, GUEST1)?, second(bench, GUEST2)?];
     with_server(bench, || three_ways(bench, group, kinds))
+}
+
+/// Gives a guest a second address, until that is dropped: cases send from it.
+fn second(bench: &Bench, guest: Machine) -> Result<Change<'_>> {
+    let [a, b, c, d] = guest.address().octets();
+    let address = format!("{a}.{b}.{c}.{}/24 dev eth0", d + SECOND);
+    let [add, del] = ["add", "del"].map(|verb| format!("ip address {verb} {address}"));
+    Change::make(bench, guest, &add, &del)
 }
 
 /// Calls `run` while the other end of cases is there.
@@ -196,5 +209,5 @@ groups! {
     descriptors: descriptors processes diagnosis;
     options: options refusals takeover tuning;
     addresses: addresses;
-    datagrams: datagrams datagram_messages datagram_options datagram_errors datagram_uring;
+    datagrams: datagrams datagram_messages datagram_options datagram_errors datagram_ipv6 datagram_uring;
 }
