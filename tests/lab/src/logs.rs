@@ -5,13 +5,16 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use lab_driver::{Lab, Machine, scan};
 
 use crate::bench::patience;
 
 /// Time for reading a log.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Lines that are shown of those that report something wrong; all are kept.
+const PROBLEMS_SHOWN: usize = 6;
 
 /// Signs of trouble besides those that every lab looks for.
 const SIGNS: [&str; 9] = [
@@ -76,6 +79,24 @@ impl Logs {
             found.extend(lines.map(|line| format!("{name}: {line}")));
         }
         found
+    }
+
+    /// `result`, or an error with what they report as wrong, if they do.
+    pub(crate) fn check(&self, result: Result<()>) -> Result<()> {
+        let problems = self.problems();
+        if problems.is_empty() {
+            return result;
+        }
+        let first = &problems[..problems.len().min(PROBLEMS_SHOWN)];
+        let report = format!(
+            "the logs report {} lines:\n{}",
+            problems.len(),
+            first.join("\n")
+        );
+        match result {
+            Ok(()) => Err(anyhow!(report)),
+            Err(error) => Err(error.context(report)),
+        }
     }
 
     /// Writes them into files of a directory.

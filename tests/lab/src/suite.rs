@@ -28,9 +28,6 @@ const STATE: &str = "cd /sys/kernel/debug/xenvmc && for file in *; do echo \"== 
 /// How often a test is run again when the emulator, and not what is tested, has failed.
 const EMULATOR_TRIES: u32 = 3;
 
-/// Lines of the logs that are shown of a failed test; all are kept.
-const PROBLEMS_SHOWN: usize = 6;
-
 /// What the tests run in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Setting {
@@ -323,19 +320,7 @@ impl Suite {
                 .collect(),
         };
         let logs = bench.take_logs();
-        let problems = logs.problems();
-        let first = &problems[..problems.len().min(PROBLEMS_SHOWN)];
-        let report = format!(
-            "the logs report {} lines:\n{}",
-            problems.len(),
-            first.join("\n")
-        );
-        let result = match (result, problems.is_empty()) {
-            (result, true) => result,
-            (Ok(()), false) => Err(anyhow!(report)),
-            (Err(error), false) => Err(error.context(report)),
-        };
-        let Err(error) = result else {
+        let Err(error) = logs.check(result) else {
             return Ok(());
         };
         let directory = self.kept_in(name);

@@ -2,12 +2,13 @@
 
 //! Guests that migrate to another host and back: together, apart, together there, apart, together again.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use lab_driver::{Lab, Machine};
 
 use crate::{
     bench::{Bench, GUEST1, GUEST2},
     cases::leaks,
+    logs::Logs,
     pair::{Load, Pair},
     travel::{self, Stopwatch},
 };
@@ -25,7 +26,12 @@ const MODES: [&str; 3] = ["block", "poll", "edge"];
 /// host has no backend at first; on both, guests get the numbers again that they had before.
 pub(super) fn apart_and_together(bench: &Bench) -> Result<()> {
     let second = bench.another_host()?;
+    // What it said while it booted is not the test's business.
+    Logs::default().collect(&second, second.machines());
     let result = travels(bench, &second);
+    let mut logs = Logs::default();
+    logs.collect(&second, second.machines());
+    let result = logs.check(result).context("with the second host");
     // The guests may be anywhere.
     if result.is_err() {
         bench.set_spent();
