@@ -19,7 +19,7 @@ use kernel::types::{
 };
 use net_sys as bindings;
 
-/// How often [`Socket::is_held_for`] looks.
+/// How often [`Socket::lock_within`] looks.
 const HELD_STEP_US: u32 = 200;
 
 /// A TCP socket. One exists for each `struct sock` of the kernel that somebody here looks at.
