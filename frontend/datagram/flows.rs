@@ -38,6 +38,9 @@ const FORGET_MS: u32 = 60_000;
 
 const SWEEPS: u32 = FORGET_MS / MS_PER_SWEEP;
 
+/// Sweeps without a datagram after which a flow leaves the ring.
+const IDLE_SWEEPS: u32 = 20_000 / MS_PER_SWEEP;
+
 /// How long the answer to a request is waited for.
 const ANSWER_MS: i64 = 1_000;
 
@@ -351,15 +354,16 @@ impl Flows {
         }
     }
 
-    /// Lets those flows leave that are in the ring for longer than the setting says, or for which `may_stay` says no.
+    /// Lets those flows leave that are in the ring for longer than the setting says, or are idle, or for which `may_stay` says no.
     pub(super) fn review(
         &mut self,
         frontend: &Frontend,
         may_stay: impl Fn(&Channel, &Tuple) -> bool,
     ) {
         let limit = i64::from(frontend.settings().udp_ms());
-        for (_, flow) in self.0.iter_mut() {
-            let is_over = flow.since.elapsed().as_millis() >= limit;
+        for (age, flow) in self.0.iter_aged_mut() {
+            // One that is idle makes room for others, also where flows may stay for long.
+            let is_over = flow.since.elapsed().as_millis() >= limit || age > IDLE_SWEEPS;
             let may = |channel: &Arc<Channel>| may_stay(channel, &flow.tuple);
             if flow.state == State::Ring && (is_over || !flow.channel.as_ref().is_some_and(may)) {
                 flow.leave();

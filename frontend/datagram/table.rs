@@ -10,8 +10,8 @@ use xenvmc_core::message::Tuple;
 /// Time between two sweeps.
 pub(super) const MS_PER_SWEEP: u32 = 250;
 
-const SETS: usize = 256;
-const WAYS: usize = 4;
+const SETS: usize = 128;
+const WAYS: usize = 8;
 
 /// What an entry of a [`Table`] has.
 pub(super) trait HasTuple {
@@ -22,7 +22,7 @@ pub(super) trait HasTuple {
     fn may_go(&self) -> bool;
 }
 
-/// Entries by addresses and ports: sets of four, so that nobody can make a search long.
+/// Entries by addresses and ports: sets of eight, so that nobody can make a search long.
 pub(super) struct Table<T> {
     places: KVec<Place<T>>,
     /// Nobody else knows it, so that none can choose ports whose flows crowd each other out.
@@ -146,6 +146,12 @@ impl<T: HasTuple> Table<T> {
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut T)> {
         let places = self.places.iter_mut().enumerate();
         places.filter_map(|(index, place)| Some((index, place.entry.as_deref_mut()?)))
+    }
+
+    /// All entries, and how many sweeps ago each was used last.
+    pub(super) fn iter_aged_mut(&mut self) -> impl Iterator<Item = (u32, &mut T)> {
+        let places = self.places.iter_mut();
+        places.filter_map(|place| Some((place.age, place.entry.as_deref_mut()?)))
     }
 
     /// Forgets entries that may go and were not used for `sweeps` sweeps; called at each of them.
