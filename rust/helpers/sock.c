@@ -100,11 +100,6 @@ void xenvmc_helper_sk_set_async_nospace(struct sock *sk)
 	sk_set_bit(SOCKWQ_ASYNC_NOSPACE, sk);
 }
 
-void xenvmc_helper_sk_clear_async_nospace(struct sock *sk)
-{
-	sk_clear_bit(SOCKWQ_ASYNC_NOSPACE, sk);
-}
-
 void xenvmc_helper_sk_data_ready(struct sock *sk)
 {
 	READ_ONCE(sk->sk_data_ready)(sk);
@@ -123,11 +118,6 @@ struct socket_wq *xenvmc_helper_sk_wq(struct sock *sk)
 void xenvmc_helper_wake_socket_wq(struct socket_wq *wq)
 {
 	wake_up_interruptible_poll(&wq->wait, EPOLLIN | EPOLLOUT);
-}
-
-struct net *xenvmc_helper_sock_net(const struct sock *sk)
-{
-	return sock_net(sk);
 }
 
 bool xenvmc_helper_sk_is_kernel(const struct sock *sk)
@@ -178,11 +168,6 @@ bool xenvmc_helper_sk_rmem_schedule(struct sock *sk, struct sk_buff *skb, int si
 void xenvmc_helper_skb_set_owner_r(struct sk_buff *skb, struct sock *sk)
 {
 	skb_set_owner_r(skb, sk);
-}
-
-bool xenvmc_helper_sk_is_owned(const struct sock *sk)
-{
-	return sock_owned_by_user_nocheck(sk);
 }
 
 bool xenvmc_helper_sk_in_init_net(const struct sock *sk)

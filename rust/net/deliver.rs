@@ -5,6 +5,7 @@
 //!
 //! C headers: `include/linux/skbuff.h`, `include/linux/netdevice.h`.
 
+use crate::netfilter::find_device;
 use core::ptr::NonNull;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
@@ -61,10 +62,9 @@ struct Device {
 impl Device {
     /// The device of this number. In an RCU read-side section, which keeps it.
     fn find(number: i32) -> Option<Self> {
+        let device = find_device(number);
         // SAFETY: RCU keeps the device. Its Ethernet address has six bytes.
         unsafe {
-            let device =
-                bindings::dev_get_by_index_rcu((&raw mut bindings::init_net).cast(), number);
             if device.is_null()
                 || !bindings::net_device_is_netfront(device)
                 || !bindings::net_device_is_running(device)

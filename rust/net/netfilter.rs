@@ -348,19 +348,21 @@ unsafe extern "C" fn leaving<H: PacketHandler>(
 
 /// Whether the device of that number is one of netfront. In an RCU read-side section, such as a hook.
 pub fn is_netfront(device: i32) -> bool {
+    let device = find_device(device);
     // SAFETY: RCU keeps the device.
-    unsafe {
-        let device = bindings::dev_get_by_index_rcu((&raw mut bindings::init_net).cast(), device);
-        !device.is_null() && bindings::net_device_is_netfront(device)
-    }
+    !device.is_null() && unsafe { bindings::net_device_is_netfront(device) }
 }
 
 /// Whether a BPF program of the device of that number is to see what comes (XDP). Any context.
 pub fn has_xdp(device: i32) -> bool {
     let _rcu = kernel::sync::rcu::read_lock();
+    let device = find_device(device);
     // SAFETY: RCU keeps the device.
-    unsafe {
-        let device = bindings::dev_get_by_index_rcu((&raw mut bindings::init_net).cast(), device);
-        !device.is_null() && bindings::net_device_has_xdp(device)
-    }
+    !device.is_null() && unsafe { bindings::net_device_has_xdp(device) }
+}
+
+/// The device of that number in the initial namespace, or null. In an RCU read-side section, which keeps it.
+pub(crate) fn find_device(number: i32) -> *mut bindings::net_device {
+    // SAFETY: the initial namespace stays; the caller's section.
+    unsafe { bindings::dev_get_by_index_rcu((&raw mut bindings::init_net).cast(), number) }
 }

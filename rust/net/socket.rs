@@ -453,7 +453,7 @@ impl Deref for Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         if self.release {
-            // SAFETY: taken by `Socket::lock` in this task.
+            // SAFETY: taken by `Socket::lock` or `Socket::lock_within` in this task.
             unsafe { bindings::release_sock(self.socket.as_ptr()) };
         }
     }

@@ -4,7 +4,7 @@
 
 use io_uring::{cqueue, opcode, squeue, types};
 
-use super::uring::{bytes, receives_before_there_is_any, recv, room, send};
+use super::uring::{bytes, receives_before_there_is_any, recv, recv_message, room, send};
 use crate::{
     call,
     case::cases,
@@ -109,19 +109,7 @@ cases! {
         right.see("set", call::set(right.fd, IP, libc::IP_RECVTTL, 1));
         for size in [3, 100] {
             right.meet();
-            let rooms = vec![vec![b'.'; 1], vec![b'.'; size]].leak();
-            let pieces = message::rooms(rooms).leak();
-            let header = Box::leak(Box::new(message::header(pieces)));
-            // Numbers, as these are aligned for what the kernel writes.
-            let control = vec![0u64; 8].leak();
-            header.msg_control = control.as_mut_ptr().cast();
-            header.msg_controllen = size_of_val(control);
-            let entry = opcode::RecvMsg::new(types::Fd(right.fd), &raw mut *header).build();
-            ring.submit(0, &[entry]);
-            ring.see(right, "recvmsg", 1);
-            right.see("bytes", rooms.concat());
-            right.see("control", header.msg_controllen);
-            right.see("flags", format!("{:#x}", header.msg_flags));
+            recv_message(right, &mut ring, size, squeue::Flags::empty());
         }
     };
 

@@ -95,26 +95,14 @@ cases! {
 
     /// recv before there is anything.
     recv_waits: |left| {
-        left.meet();
-        left.send(b"abc", 0);
-        left.meet();
-        left.send(b"defg", 0);
-        left.meet();
-        left.shutdown(libc::SHUT_WR);
-        left.meet();
+        sends_now_and_then(left);
     }, |right| {
         receives_before_there_is_any(right, Uring::new());
     };
 
     /// The same, taken by a thread of the kernel.
     recv_waits_polled: |left| {
-        left.meet();
-        left.send(b"abc", 0);
-        left.meet();
-        left.send(b"defg", 0);
-        left.meet();
-        left.shutdown(libc::SHUT_WR);
-        left.meet();
+        sends_now_and_then(left);
     }, |right| {
         receives_before_there_is_any(right, Uring::polled());
     };
@@ -139,20 +127,8 @@ cases! {
         for flags in [squeue::Flags::empty(), squeue::Flags::ASYNC] {
             right.arrived(14);
             for size in [3, 100] {
-                let rooms = vec![vec![b'.'; 1], vec![b'.'; size]].leak();
-                let pieces = message::rooms(rooms).leak();
-                let header = Box::leak(Box::new(message::header(pieces)));
-                // Numbers, as these are aligned for what the kernel writes.
-                let control = vec![0u64; 8].leak();
-                header.msg_control = control.as_mut_ptr().cast();
-                header.msg_controllen = size_of_val(control);
-                let entry = opcode::RecvMsg::new(types::Fd(right.fd), &raw mut *header).build();
-                ring.submit(0, &[entry.flags(flags)]);
-                ring.see(right, "recvmsg", 1);
-                right.see("bytes", rooms.concat());
-                right.see("control", header.msg_controllen);
+                let control = recv_message(right, &mut ring, size, flags);
                 right.see("left", control[2] as u32);
-                right.see("flags", format!("{:#x}", header.msg_flags));
             }
             right.meet();
         }
@@ -525,6 +501,40 @@ pub(super) fn recv(end: &End, (at, len): (*mut u8, u32), flags: i32) -> squeue::
     opcode::Recv::new(types::Fd(end.fd), at, len)
         .flags(flags)
         .build()
+}
+
+/// Sends two messages and the end, each when the other end says so.
+fn sends_now_and_then(end: &mut End) {
+    for text in ["abc", "defg"] {
+        end.meet();
+        end.send(text.as_bytes(), 0);
+    }
+    end.meet();
+    end.shutdown(libc::SHUT_WR);
+    end.meet();
+}
+
+/// Receives a message of two pieces, the second one of `size` bytes, and returns its control data.
+pub(super) fn recv_message(
+    end: &mut End,
+    ring: &mut Uring,
+    size: usize,
+    flags: squeue::Flags,
+) -> &'static [u64] {
+    let rooms = vec![vec![b'.'; 1], vec![b'.'; size]].leak();
+    let pieces = message::rooms(rooms).leak();
+    let header = Box::leak(Box::new(message::header(pieces)));
+    // Numbers, as these are aligned for what the kernel writes.
+    let control = vec![0u64; 8].leak();
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = size_of_val(control);
+    let entry = opcode::RecvMsg::new(types::Fd(end.fd), &raw mut *header).build();
+    ring.submit(0, &[entry.flags(flags)]);
+    ring.see(end, "recvmsg", 1);
+    end.see("bytes", rooms.concat());
+    end.see("control", header.msg_controllen);
+    end.see("flags", format!("{:#x}", header.msg_flags));
+    control
 }
 
 /// Waits three times for what the other end sends then, or for its end.
