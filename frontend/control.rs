@@ -5,6 +5,7 @@
 use crate::channel::Channel;
 use crate::closing;
 use crate::datagram;
+use crate::establish;
 use crate::handover;
 use crate::handshake;
 use crate::policy;
@@ -120,6 +121,7 @@ impl Control {
 /// Does what there is to do.
 pub(crate) fn run(channel: &Arc<Channel>) {
     let mut control = channel.control.lock();
+    establish::wait_for_answer(channel, &mut control);
     if channel.is_broken() {
         control.advance(channel, Event::Violation);
     }

@@ -12,10 +12,11 @@
 //! * `lines`, `outlet` and `inlet` are the two rings of a channel; `looker` looks at them while the processor is idle, `answers` in the
 //!   calls of who sends requests, `readers` in those of who reads a stream.
 //! * `handshake` agrees with the peer, `keeper` does everything that takes time.
+//! * `watch` lets the kernel call `hooks` and `readers`, while there is something to see.
 //!
 //! # Lock order
 //!
-//! 1. [`Lines::setup`](lines::Lines); apart from it [`Datagrams::releasing`], under which packets go to the network
+//! 1. [`Lines::setup`](lines::Lines); apart from it [`Datagrams::releasing`], under which packets go to the network, and [`Datagrams::watch`]
 //! 2. an inlet; whatever the network takes to deliver a packet
 //! 3. [`Datagrams::flows`]
 //! 4. an outlet
@@ -36,18 +37,19 @@ mod proofs;
 mod queue;
 mod readers;
 mod table;
+mod watch;
 
 pub(crate) use handshake::handle;
-pub(crate) use hooks::Watcher;
 pub(crate) use keeper::Keeper;
 pub(crate) use lines::Lines;
-pub(crate) use readers::ReaderWatcher;
 
 use crate::channel::Channel;
+use crate::frontend::Frontend;
 use crate::settings::Settings;
 use arrivals::Arrivals;
 use core::fmt;
 use flows::Flows;
+use hooks::Watcher;
 use kernel::prelude::*;
 use kernel::sync::atomic::{
     Acquire,
@@ -66,7 +68,11 @@ use kernel::time::{
     Monotonic, //
 };
 use proofs::Proofs;
-use readers::Senders;
+use readers::{
+    ReaderWatcher,
+    Senders, //
+};
+use watch::Watch;
 use xenvmc_core::datagram::probe::Nonce;
 use xenvmc_core::message::Address;
 use xenvmc_net as net;
@@ -120,6 +126,8 @@ pub(crate) struct Datagrams {
     #[pin]
     echoes: BhSpinLock<Echoes>,
     senders: Senders,
+    #[pin]
+    watch: Mutex<Watch>,
     /// Taken out at the end: it refers to the frontend.
     #[pin]
     keeper: BhSpinLock<Option<Arc<Task<Keeper>>>>,
@@ -149,6 +157,7 @@ impl Datagrams {
                 proofs <- new_bh_spinlock!(proofs, "xenvmc_proofs"),
                 echoes <- new_bh_spinlock!(echoes, "xenvmc_echoes"),
                 senders: Senders::new(),
+                watch <- new_mutex!(Watch::new(), "xenvmc_watch"),
                 keeper <- new_bh_spinlock!(None, "xenvmc_keeper"),
                 releasing <- new_mutex!((), "xenvmc_releasing"),
                 is_paused: Atomic::new(false),
@@ -163,6 +172,22 @@ impl Datagrams {
         keeper: Option<Arc<Task<Keeper>>>,
     ) -> Option<Arc<Task<Keeper>>> {
         core::mem::replace(&mut *self.keeper.lock(), keeper)
+    }
+
+    /// Lets packets be looked at while there are peers. Process context.
+    pub(crate) fn start_watching(&self) {
+        self.watch.lock().start();
+    }
+
+    /// Ends that, for ever. When this returns nobody looks at a packet. Process context.
+    pub(crate) fn stop_watching(&self) {
+        self.watch.lock().stop();
+    }
+
+    /// Notes whether there are peers: before the first one is known to others, and after the last one. Process context, no lock of ours held.
+    pub(crate) fn set_accompanied(&self, frontend: &Arc<Frontend>, is_accompanied: bool) {
+        self.watch.lock().set_accompanied(frontend, is_accompanied);
+        self.kick();
     }
 
     /// Asks for a run of the keeper. Any context but hard interrupts.

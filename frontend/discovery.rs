@@ -82,6 +82,9 @@ pub(crate) trait Listener: Send + Sync + 'static {
     /// We are the domain `own`, with no peers: at the beginning, and when that may have changed.
     fn began(&self, own: DomId);
 
+    /// There are peers from now on, which are not in [`Peers`] yet; or (false) there are none any more.
+    fn accompanied(&self, is_accompanied: bool);
+
     /// `peer` is new, or its addresses changed. It is in [`Peers`] as it is now.
     ///
     /// # Errors
@@ -385,11 +388,18 @@ impl Reconciler {
 
     /// Tells the listener what is new, and what it could not take before.
     fn tell(&self, roster: &Roster, news: News) -> Result {
+        let is_accompanied = roster.peers().next().is_some();
+        if is_accompanied {
+            self.listener.accompanied(true);
+        }
         if !news.is_empty() {
             self.peers.replace(news.table);
         }
         for peer in &news.gone {
             self.listener.peer_gone(peer);
+        }
+        if !is_accompanied {
+            self.listener.accompanied(false);
         }
         for peer in &news.changed {
             peer.set_told(false);
@@ -417,6 +427,7 @@ impl Reconciler {
         for peer in roster.peers() {
             self.listener.peer_gone(peer);
         }
+        self.listener.accompanied(false);
     }
 }
 

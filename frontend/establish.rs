@@ -5,6 +5,7 @@
 use crate::adoption;
 use crate::announce;
 use crate::channel::Channel;
+use crate::control::Control;
 use crate::discovery::Listener;
 use crate::frontend::Frontend;
 use crate::notices;
@@ -26,7 +27,7 @@ use xenvmc_xen::work::{
 use xenvmc_xen::DomId;
 
 /// How long an offer stands without an answer.
-const ANSWER_MS: i64 = 5_000;
+const ANSWER_MS: i64 = 30_000;
 
 /// How long it takes until one is tried again that could not be made.
 const OFFER_RETRY_MS: u32 = 1_000;
@@ -85,6 +86,8 @@ fn make_offer(frontend: &Arc<Frontend>, peer: &Arc<Peer>) -> Result {
     *peer.channel.lock() = Some(channel.clone());
     let written = announce::write_offer(peer.domid(), &offer);
     frontend.timeline().note(Step::Offer);
+    // It looks at the clock from here on.
+    channel.kick();
     if written.is_err() || peer.is_gone() {
         // Nobody will answer, and nobody else will end it.
         end(&channel);
@@ -124,20 +127,22 @@ fn take_answer(peer: &Arc<Peer>, answer: &Offer) -> Result {
     Ok(())
 }
 
-/// Gives an offer up that the other guest has not answered for long: it may have had no memory for that. The next connection that
-/// wants a channel makes another.
-pub(crate) fn give_up_stale(channel: &Arc<Channel>) {
-    if channel.state() != State::Init || channel.age_ms() <= ANSWER_MS {
+/// Gives our offer up when the other guest has not answered it for long: it may have had no memory for that. The next connection that
+/// wants a channel makes another. The upkeep.
+pub(crate) fn wait_for_answer(channel: &Channel, control: &mut Control) {
+    if control.state != State::Init || channel.theirs().is_some() {
         return;
     }
-    let mut control = channel.control.lock();
-    if control.state != State::Init {
-        // The answer has just come.
-        return;
+    match u32::try_from(ANSWER_MS - channel.age_ms()) {
+        Ok(left @ 1..) => channel.kick_after(left),
+        _ => {
+            let peer = channel.peer();
+            peer.inform(format_args!("no answer to our offer"));
+            // There is nothing behind it from here on, should the other guest find it after all.
+            let _ = announce::withdraw_offer(peer.domid());
+            control.advance(channel, Event::PeerLost);
+        }
     }
-    control.advance(channel, Event::PeerLost);
-    drop(control);
-    channel.kick();
 }
 
 /// The other guest has made an offer; answers it.
@@ -219,6 +224,12 @@ impl Follower {
 impl Listener for Follower {
     fn began(&self, own: DomId) {
         self.frontend.set_own_domid(own);
+    }
+
+    fn accompanied(&self, is_accompanied: bool) {
+        let frontend = &self.frontend;
+        let datagrams = frontend.datagrams();
+        datagrams.set_accompanied(frontend, is_accompanied);
     }
 
     fn peer_changed(&self, peer: &Arc<Peer>) -> Result {

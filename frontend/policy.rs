@@ -5,7 +5,6 @@
 
 use crate::channel::Channel;
 use crate::control::RETRY_MS;
-use crate::establish;
 use crate::handshake;
 use crate::stream::{
     AdoptedStream,
@@ -101,7 +100,7 @@ fn ask(stream: &Arc<AdoptedStream>) {
         return frontend.want_channel(&peer);
     };
     if !channel.is_open() {
-        return establish::give_up_stale(&channel);
+        return;
     }
     if !stream.socket().is_confirmed() {
         return channel.retry_returning(CONFIRM_MS);

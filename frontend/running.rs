@@ -5,11 +5,7 @@
 use crate::adoption::Adopter;
 use crate::closing;
 use crate::counters::Counters;
-use crate::datagram::{
-    Keeper,
-    ReaderWatcher,
-    Watcher, //
-};
+use crate::datagram::Keeper;
 use crate::discovery::Discovery;
 use crate::establish::Follower;
 use crate::frontend::Frontend;
@@ -36,11 +32,7 @@ use kernel::time::{
     Monotonic, //
 };
 use xenvmc_net as net;
-use xenvmc_net::netfilter::Hooks;
-use xenvmc_net::{
-    ReadProbe,
-    StateProbe, //
-};
+use xenvmc_net::StateProbe;
 use xenvmc_xen::domain::{
     is_guest,
     is_initial, //
@@ -59,8 +51,6 @@ pub struct Running {
     settings: Arc<Settings>,
     discovery: Option<Discovery>,
     probe: Option<StateProbe<Adopter>>,
-    hooks: Option<Hooks<Watcher>>,
-    reads: Option<ReadProbe<ReaderWatcher>>,
     report: Option<Report>,
     suspend: Option<Pin<KBox<Suspend<Suspension>>>>,
 }
@@ -88,8 +78,6 @@ impl Running {
             settings,
             discovery: None,
             probe: None,
-            hooks: None,
-            reads: None,
             report: None,
             suspend: None,
         };
@@ -111,16 +99,15 @@ impl Running {
         Ok(running)
     }
 
-    /// Begins to look at UDP packets, unless they are to be left alone.
-    fn watch_datagrams(&mut self) -> Result {
+    /// Looks at UDP packets when there are peers, unless they are to be left alone.
+    fn watch_datagrams(&self) -> Result {
         if self.settings.udp_ms() == 0 {
             return Ok(());
         }
         let keeper = Keeper::new(&self.frontend)?;
         let keeper = new_task!(Queue::Unbound, keeper, "xenvmc_keeper")?;
         self.frontend.datagrams().set_keeper(Some(keeper));
-        self.hooks = Some(Hooks::register(Watcher::new(&self.frontend)?)?);
-        self.reads = Some(ReadProbe::register(ReaderWatcher::new(&self.frontend)?)?);
+        self.frontend.datagrams().start_watching();
         Ok(())
     }
 }
@@ -140,8 +127,7 @@ impl Drop for Running {
         // First the flows, over channels that are still open; then nobody sees packets any more.
         let datagrams = frontend.datagrams();
         datagrams.leave_all();
-        self.hooks = None;
-        self.reads = None;
+        datagrams.stop_watching();
         closing::close_all(frontend.peers());
         let registry = frontend.registry();
         registry.close();

@@ -360,6 +360,13 @@ impl Arrivals {
         none
     }
 
+    /// Whether one may come through a ring.
+    pub(super) fn has_admitted(&self) -> bool {
+        self.0
+            .iter()
+            .any(|(_, arrival)| arrival.admission.is_some())
+    }
+
     /// Whether nothing is known.
     pub(super) fn is_empty(&self) -> bool {
         self.0.iter().next().is_none()

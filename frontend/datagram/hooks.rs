@@ -70,10 +70,6 @@ impl PacketHandler for Watcher {
         let Some(probe) = payload.and_then(|payload| Probe::parse(&payload)) else {
             return false;
         };
-        if !packet.is_for_us() {
-            // A router sees probes that others are to answer.
-            return false;
-        }
         self.0.counters().udp_probes_received.inc();
         if self.0.peers().backend() != Some(probe.backend) {
             // Somebody of another host, whose peer with our number is not ours.

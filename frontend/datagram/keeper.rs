@@ -77,6 +77,18 @@ impl Keeper {
         self.frontend.datagrams()
     }
 
+    /// Begins and ends looking; true = to be done again.
+    fn update_watch(&self) -> bool {
+        let datagrams = self.datagrams();
+        let has_outgoing = !datagrams.flows.lock().is_empty();
+        let (has_incoming, is_receiving) = {
+            let arrivals = datagrams.arrivals.lock();
+            (!arrivals.is_empty(), arrivals.has_admitted())
+        };
+        let mut watch = datagrams.watch.lock();
+        watch.update(&self.frontend, has_outgoing || has_incoming, is_receiving)
+    }
+
     /// Answers probes that have come.
     fn answer_probes(&self) {
         for _ in 0..BUDGET {
@@ -249,6 +261,7 @@ impl Run for Keeper {
     fn run(&self, task: &Task<Self>) {
         // What others wait for comes first.
         self.tend();
+        let may_have_more_to_do = self.update_watch();
         self.hand_over();
         self.answer_probes();
         self.review();
@@ -265,7 +278,7 @@ impl Run for Keeper {
         };
         if is_busy || is_waiting {
             task.kick_after(BUSY_MS);
-        } else if !nothing {
+        } else if !nothing || may_have_more_to_do {
             task.kick_after(MS_PER_SWEEP);
         }
     }

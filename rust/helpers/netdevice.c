@@ -3,7 +3,6 @@
 #include <linux/inetdevice.h>
 #include <linux/netdevice.h>
 #include <net/addrconf.h>
-#include <net/route.h>
 
 struct net_device *xenvmc_helper_first_net_device(struct net *net)
 {
@@ -47,14 +46,4 @@ struct inet6_ifaddr *xenvmc_helper_first_ipv6_address(const struct net_device *d
 struct inet6_ifaddr *xenvmc_helper_next_ipv6_address(const struct net_device *dev, struct inet6_ifaddr *ifa)
 {
 	return list_is_last(&ifa->if_list, &__in6_dev_get(dev)->addr_list) ? NULL : list_next_entry(ifa, if_list);
-}
-
-bool xenvmc_helper_is_local_ipv4(struct net *net, __be32 address)
-{
-	return inet_addr_type(net, address) == RTN_LOCAL;
-}
-
-bool xenvmc_helper_is_local_ipv6(struct net *net, const struct in6_addr *address, const struct net_device *dev)
-{
-	return ipv6_chk_addr(net, address, dev, 0);
 }

@@ -17,6 +17,11 @@ struct sk_buff *xenvmc_helper_skb_peek_next(struct sk_buff *skb, const struct sk
 	return skb_peek_next(skb, list);
 }
 
+void xenvmc_helper_skb_unlink_locked(struct sk_buff *skb, struct sk_buff_head *list)
+{
+	__skb_unlink(skb, list);
+}
+
 void xenvmc_helper_skb_queue_first(struct sk_buff_head *list, struct sk_buff *skb)
 {
 	__skb_queue_head(list, skb);

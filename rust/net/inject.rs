@@ -132,10 +132,13 @@ pub fn insert(
     // SAFETY: the socket is owned, so that nobody else touches the receive queue; its packets carry TCP control blocks.
     unsafe {
         let queue = bindings::sk_receive_queue(sk);
+        let copied = locked.copied_seq();
         let mut last_before: *mut bindings::sk_buff = core::ptr::null_mut();
         let mut fin = false;
-        let mut skb = bindings::skb_peek(queue);
-        while !skb.is_null() {
+        let mut next = bindings::skb_peek(queue);
+        while !next.is_null() {
+            let skb = next;
+            next = bindings::skb_peek_next(skb, queue);
             let control = bindings::tcp_skb_cb(skb);
             let carries_fin = (*control).tcp_flags & TCPHDR_FIN != 0;
             let data_end = (*control).end_seq.wrapping_sub(carries_fin.into());
@@ -147,10 +150,15 @@ pub fn insert(
                 (*control).tcp_flags &= !TCPHDR_FIN;
                 fin = true;
             }
+            if !before(copied, data_end) {
+                // All of it was read, as it is what was split off: TCP keeps no such packet.
+                bindings::skb_unlink_locked(skb, queue);
+                bindings::consume_skb(skb);
+                continue;
+            }
             (*control).seq = (*control).seq.wrapping_sub(shift);
             (*control).end_seq = data_end.wrapping_sub(shift);
             last_before = skb;
-            skb = bindings::skb_peek_next(skb, queue);
         }
         let mut seq = at.wrapping_sub(shift);
         let count = packets.0.len();
@@ -174,7 +182,7 @@ pub fn insert(
             }
             last_before = packet;
         }
-        bindings::tcp_set_copied_seq(sk, locked.copied_seq().wrapping_sub(shift));
+        bindings::tcp_set_copied_seq(sk, copied.wrapping_sub(shift));
     }
     Ok(())
 }

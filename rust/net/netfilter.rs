@@ -17,7 +17,6 @@ use xenvmc_core::datagram::headers::{
     Parsed,
     LOOK, //
 };
-use xenvmc_core::message::Address;
 
 /// What becomes of a packet that is about to leave.
 pub enum Fate {
@@ -40,22 +39,6 @@ impl Arrived<'_> {
     /// Returns what its headers say.
     pub fn parsed(&self) -> &Parsed {
         &self.parsed
-    }
-
-    /// Returns whether it was sent to an address of this guest, and is not to be forwarded.
-    pub fn is_for_us(&self) -> bool {
-        let net = (&raw mut bindings::init_net).cast();
-        // SAFETY: the initial namespace stays; a hook is an RCU read-side section, in which the device stays.
-        unsafe {
-            match self.parsed.tuple.dst {
-                Address::V4(bytes) => bindings::is_local_ipv4(net, u32::from_ne_bytes(bytes)),
-                Address::V6(bytes) => {
-                    let mut address = bindings::in6_addr::default();
-                    address.in6_u.u6_addr8 = bytes;
-                    bindings::is_local_ipv6(net, &address, self.device)
-                }
-            }
-        }
     }
 
     /// Returns how many datagrams it is, as the device's driver has put several together.
@@ -106,7 +89,7 @@ pub trait PacketHandler: Send + Sync + 'static {
     /// A UDP packet of a socket of this guest is about to leave; all rules of this guest have let it pass.
     fn leaving(&self, packet: Packet, device: i32) -> Fate;
 
-    /// A UDP packet has come from a netfront device, no rule was asked yet; true = it is for us and goes no further.
+    /// A UDP packet from a netfront device is for this guest, whose rules for what comes in were not asked yet; true = it goes no further.
     fn arriving(&self, packet: &Arrived<'_>) -> bool;
 
     /// A UDP packet from a netfront device is for this guest, and all its rules have let it pass.
@@ -148,7 +131,7 @@ impl<H: PacketHandler> Hooks<H> {
             [
                 hook(
                     pf,
-                    bindings::nf_inet_hooks_NF_INET_PRE_ROUTING,
+                    bindings::nf_inet_hooks_NF_INET_LOCAL_IN,
                     i32::MIN,
                     Some(arriving::<H>),
                 ),
@@ -236,7 +219,7 @@ unsafe fn is_ours(skb: *const bindings::sk_buff) -> bool {
     is_delivering() || unsafe { !bindings::skb_is_from_napi(skb) }
 }
 
-/// Wraps a packet that has come, if it is one whole datagram from a netfront device.
+/// Wraps a packet that has come over the network, if it is one whole datagram from a netfront device.
 ///
 /// # Safety
 ///
@@ -247,7 +230,8 @@ unsafe fn arrived_packet<'a>(
 ) -> Option<Arrived<'a>> {
     // SAFETY: a valid packet in a hook, whose IP header was checked before; the device, if there is one, stays meanwhile.
     unsafe {
-        if !bindings::skb_may_be_udp(skb) || state.in_.is_null() {
+        // First of all what most packets are not.
+        if !bindings::skb_may_be_udp(skb) || state.in_.is_null() || is_ours(skb) {
             return None;
         }
         if !bindings::net_device_is_netfront(state.in_.cast()) {
@@ -275,9 +259,6 @@ unsafe extern "C" fn arriving<H: PacketHandler>(
 ) -> c_uint {
     // SAFETY: valid in a hook, all of them.
     unsafe {
-        if is_ours(skb) {
-            return bindings::NF_ACCEPT;
-        }
         if let Some(packet) = arrived_packet(skb, &*state) {
             if (*handler.cast::<H>()).arriving(&packet) {
                 bindings::consume_skb(skb);
@@ -300,9 +281,6 @@ unsafe extern "C" fn arrived<H: PacketHandler>(
 ) -> c_uint {
     // SAFETY: valid in a hook, all of them.
     unsafe {
-        if is_ours(skb) {
-            return bindings::NF_ACCEPT;
-        }
         if let Some(packet) = arrived_packet(skb, &*state) {
             (*handler.cast::<H>()).arrived(&packet);
         }

@@ -26,6 +26,9 @@ const BYTES: u64 = 1 << 20;
 /// Bytes of a message.
 const LITTLE: u64 = 1000;
 
+/// Messages that are worth a ring.
+const MESSAGES: u32 = 20;
+
 /// How often a guest is suspended while its module goes and comes.
 const RACES: u32 = 3;
 
@@ -72,6 +75,44 @@ pub(super) fn paused(bench: &Bench) -> Result<()> {
     }
     ensure!(resets == bench.resets()?, "connections were reset");
     Ok(())
+}
+
+/// A guest stands still when the other one offers it a channel: the offer is taken back, bytes go on over TCP when it is there again, and a
+/// later offer is as good as ever.
+pub(super) fn offer_without_answer(bench: &Bench) -> Result<()> {
+    bench.reload("")?;
+    let (offering, answering) = match bench.domid(GUEST1)? < bench.domid(GUEST2)? {
+        true => (GUEST1, GUEST2),
+        false => (GUEST2, GUEST1),
+    };
+    // There is no channel as long as only one of them takes connections over.
+    bench.unload(offering)?;
+    let pair = bench.plain_pair()?;
+    let end = pair.end(offering == GUEST1);
+    travel::while_paused(bench.lab(), answering, || {
+        bench.load(offering, "")?;
+        // Few enough for TCP to keep, and enough to be worth a ring.
+        for _ in 0..MESSAGES {
+            end.send(LITTLE)?;
+        }
+        bench.wait("the end of the offer", || {
+            Ok(bench.counter(offering, "channels_closed")? == 1)
+        })
+    })?;
+    let log = bench.kernel_log(offering);
+    ensure!(
+        log.contains("no answer to our offer"),
+        "the log does not say why the channel ended"
+    );
+    pair.end(offering != GUEST1)
+        .receive(u64::from(MESSAGES) * LITTLE)?;
+    pair.accelerate()?;
+    pair.both_ways(BYTES, "", "")?;
+    ensure!(
+        bench.counter(answering, "offers_bad")? == 0,
+        "the guest found an offer that was not there any more"
+    );
+    pair.finish()
 }
 
 /// A guest is suspended while its peer stands still: connections with bytes that only the peer has are reset, and those that come

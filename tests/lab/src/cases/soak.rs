@@ -128,6 +128,31 @@ pub(super) fn at_random(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// Which domains the guests are, and how often that has changed: each time that one was restored.
+struct Domids(BTreeMap<Machine, (u32, u64)>);
+
+impl Domids {
+    /// As they are now.
+    fn new(bench: &Bench) -> Result<Self> {
+        let now = GUESTS.map(|guest| Ok((guest, (bench.domid(guest)?, 0))));
+        Ok(Self(now.into_iter().collect::<Result<_>>()?))
+    }
+
+    /// Looks again.
+    fn look(&mut self, bench: &Bench) -> Result<()> {
+        for (guest, (domid, restored)) in &mut self.0 {
+            let now = bench.domid(*guest)?;
+            *restored += u64::from(std::mem::replace(domid, now) != now);
+        }
+        Ok(())
+    }
+
+    /// How often a guest was restored.
+    fn restored(&self, guest: Machine) -> u64 {
+        self.0.get(&guest).map_or(0, |(_, restored)| *restored)
+    }
+}
+
 /// Connections and scenarios, and nothing is left of them; returns how many scenarios. `before` is the memory of guests that have been through
 /// that: it fills caches.
 fn generation_of(
@@ -136,7 +161,8 @@ fn generation_of(
     start: Instant,
     before: &mut BTreeMap<Machine, leaks::Memory>,
 ) -> Result<u64> {
-    let (happened, dead) = live(bench, dice, start)?;
+    let mut domids = Domids::new(bench)?;
+    let (happened, dead) = live(bench, dice, start, &mut domids)?;
     // The programs have memory of their own.
     bench.after()?;
     match dead {
@@ -145,8 +171,11 @@ fn generation_of(
     }
     leaks::nothing_is_left_now(bench)?;
     for guest in GUESTS.into_iter().filter(|guest| Some(*guest) != dead) {
-        match before.get(&guest) {
-            Some(before) => before.wait_back(bench, guest)?,
+        match before.get_mut(&guest) {
+            Some(before) => {
+                before.was_restored(domids.restored(guest));
+                before.wait_back(bench, guest)?;
+            }
             None => drop(before.insert(guest, leaks::Memory::of(bench, guest)?)),
         }
     }
@@ -154,7 +183,12 @@ fn generation_of(
 }
 
 /// Connections from their beginning to their end, and some scenarios meanwhile; returns how many, and who died.
-fn live(bench: &Bench, dice: &mut Dice, start: Instant) -> Result<(u64, Option<Machine>)> {
+fn live(
+    bench: &Bench,
+    dice: &mut Dice,
+    start: Instant,
+    domids: &mut Domids,
+) -> Result<(u64, Option<Machine>)> {
     let mut pairs = Vec::new();
     for _ in 0..=dice.roll(CONNECTIONS) {
         pairs.push(bench.pair()?);
@@ -186,6 +220,7 @@ fn live(bench: &Bench, dice: &mut Dice, start: Instant) -> Result<(u64, Option<M
         );
         (scenario.happen)(bench, guest, dice)
             .with_context(|| format!("{guest} {}", scenario.name))?;
+        domids.look(bench)?;
         happened += 1;
         // Sometimes the next one comes at once.
         if dice.roll(3) > 0 {

@@ -21,6 +21,9 @@ const BYTES_ON_TCP: u64 = BYTES / 16;
 /// Bytes that flow over TCP beside others.
 const LITTLE: u64 = 20_000;
 
+/// Bytes of one message.
+const FEW: u64 = 100;
+
 /// Connections under load at once.
 const CONNECTIONS: usize = 3;
 
@@ -191,6 +194,36 @@ pub(super) fn unread_bytes(bench: &Bench) -> Result<()> {
         pair.b.receive(sent[0] + 5000)?;
         pair.a.receive(sent[1] + 5000)?;
         pair.finish()?;
+        bench.load(guest, "")?;
+        bench.wait_peers()?;
+    }
+    Ok(())
+}
+
+/// Bytes in the ring lie between bytes of TCP, of which the reader has read those before. It may have had those on both sides in one packet.
+pub(super) fn unread_between_bytes_of_tcp(bench: &Bench) -> Result<()> {
+    for guest in GUESTS {
+        let pairs = [bench.pair()?, bench.pair()?, bench.pair()?];
+        for pair in &pairs {
+            pair.through_ring([2 * FEW, 0], || {
+                // What has control data goes over TCP.
+                for method in ["control", "send", "control", "send", "control"] {
+                    let order = format!("send bytes={FEW} method={method}");
+                    pair.a.call(&order)?.exactly(FEW)?;
+                }
+                Ok(())
+            })?;
+            bench.wait("all of it has come", || {
+                Ok(pair.b.call("unread")?.bytes() == 5 * FEW)
+            })?;
+            pair.b.receive(FEW)?;
+        }
+        bench.unload(guest)?;
+        for pair in &pairs {
+            pair.b.receive(4 * FEW)?;
+            pair.exchange(LITTLE)?;
+            pair.finish()?;
+        }
         bench.load(guest, "")?;
         bench.wait_peers()?;
     }
