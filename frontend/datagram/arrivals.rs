@@ -16,6 +16,7 @@ use kernel::time::{
     Instant,
     Monotonic, //
 };
+use xenvmc_core::datagram::marker::Marker;
 use xenvmc_core::datagram::message::Message;
 use xenvmc_core::message::Tuple;
 use xenvmc_core::Decline;
@@ -28,8 +29,8 @@ pub(super) const FORGET_MS: u32 = 20_000;
 
 const SWEEPS: u32 = FORGET_MS / MS_PER_SWEEP;
 
-/// How long nothing may have come of a flow that goes to the ring while datagrams are missing, until they are taken for lost.
-const SILENCE_MS: i64 = 60;
+/// How long nothing may have come of a flow that goes to the ring while datagrams are missing, until they are taken for lost without a marker.
+const SILENCE_MS: i64 = 250;
 
 /// How long a sender may go on after it was told to leave.
 const REVOKE_MS: i64 = 1_000;
@@ -58,6 +59,8 @@ struct Admission {
     /// The sender's number of it.
     id: u32,
     entry: Entry,
+    /// A marker has come: nothing is on its way over the network any more.
+    is_marked: bool,
     /// When it was made, or began to come through the ring.
     since: Instant<Monotonic>,
     /// GO was sent.
@@ -227,6 +230,7 @@ impl Arrivals {
             channel: channel.clone(),
             id,
             entry: Entry::Outside,
+            is_marked: false,
             since: Instant::now(),
             has_said_go: false,
             revoked: None,
@@ -254,6 +258,21 @@ impl Arrivals {
         }
     }
 
+    /// A marker of the flow `tuple` has come over the network; false = nobody waits for it. In a hook.
+    pub(super) fn handle_marker(&mut self, tuple: &Tuple, marker: &Marker) -> bool {
+        let Some((number, arrival)) = self.0.find(tuple) else {
+            return false;
+        };
+        match &mut arrival.admission {
+            Some(admission) if number == marker.flow && admission.id == marker.id => {
+                // It may be there before the peer's message.
+                admission.is_marked = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Puts those flows into `due` of which all has come that was handed over, or is waited for no longer, and whether that is so, as far as
     /// there is room. The caller waits for those that are being delivered, and then calls [`Self::enter`].
     pub(super) fn poll_handovers(&mut self, due: &mut KVec<(u32, bool)>) {
@@ -261,7 +280,11 @@ impl Arrivals {
             let Some(Entry::Waiting(sent, last)) = arrival.entry() else {
                 continue;
             };
-            let all = arrival.seen == *sent && !arrival.is_inexact;
+            let is_marked = arrival
+                .admission
+                .as_ref()
+                .is_some_and(|admission| admission.is_marked);
+            let all = is_marked || (arrival.seen == *sent && !arrival.is_inexact);
             let is_due = all || last.elapsed().as_millis() >= SILENCE_MS;
             if is_due && due.push_within_capacity((number, all)).is_err() {
                 return;

@@ -21,6 +21,7 @@ use xenvmc_core::datagram::flow::{
     State, //
 };
 use xenvmc_core::datagram::headers::Parsed;
+use xenvmc_core::datagram::marker::Marker;
 use xenvmc_core::datagram::record::Record;
 use xenvmc_core::datagram::PAYLOAD_MAX;
 use xenvmc_core::message::Tuple;
@@ -37,6 +38,9 @@ const PATIENCE_MS: i64 = 2_000;
 
 /// Time between two attempts.
 pub(super) const RETRY_MS: i64 = 40;
+
+/// Time between two markers; the network may lose one.
+const MARK_MS: i64 = 20;
 
 /// How often packets that waited are taken to the network until no more may wait: a sender could be as fast as that for ever.
 const ROUNDS: u32 = 8;
@@ -83,6 +87,10 @@ pub(super) struct Flow {
     pub(super) has_left: bool,
     /// It was never in the ring this time: datagrams that its reader has not counted yet may be on their way.
     pub(super) has_failed: bool,
+    /// While it enters the ring: whether all that goes over the network is on its way, so that a marker comes behind it.
+    pub(super) may_mark: bool,
+    /// Likewise: when a marker was sent last.
+    pub(super) marked: Option<Instant<Monotonic>>,
     /// How often something was taken for that.
     rounds: u32,
     /// Packets that found no room in the ring before it left: they are older than those that are held.
@@ -134,6 +142,8 @@ impl Flow {
             has_said_leave: false,
             has_left: false,
             has_failed: false,
+            may_mark: false,
+            marked: None,
             rounds: 0,
             returned: Queue::new(BACKLOG_MAX),
             held: Queue::new(HELD_MAX),
@@ -217,6 +227,25 @@ impl Flow {
             Ok(()) => Fate::Taken,
             Err(packet) => Fate::Full(packet),
         }
+    }
+
+    /// A marker that is to go over the network now: behind the last datagram that went there, and in its tracks, as it is made of the next one.
+    pub(super) fn poll_marker(&mut self) -> Option<Packet> {
+        if self.state != State::Entering || !self.may_mark {
+            return None;
+        }
+        let is_due = |at: &Instant<Monotonic>| at.elapsed().as_millis() >= MARK_MS;
+        if !self.marked.as_ref().is_none_or(is_due) {
+            return None;
+        }
+        let packet = self.held.first()?;
+        let marker = Marker {
+            id: self.id,
+            flow: self.peer_flow,
+        };
+        let marker = packet.marker(packet.parse()?.payload_at, &marker.emit());
+        self.marked = Some(Instant::now());
+        marker
     }
 
     /// Sends a packet through the ring.

@@ -119,7 +119,11 @@ impl Flows {
                     && frontend.datagrams().may_begin(frontend.settings());
                 (Fate::Network(packet), Afterwards::kick_if(kick || is_new))
             }
-            State::Entering | State::Leaving => (flow.hold(packet), Afterwards::Nothing),
+            State::Entering | State::Leaving => {
+                // The first one that is held makes the first marker.
+                let is_first = flow.state == State::Entering && flow.marked.is_none();
+                (flow.hold(packet), Afterwards::kick_if(is_first))
+            }
             State::Ring => {
                 let is_open = flow
                     .channel
@@ -170,6 +174,23 @@ impl Flows {
             tuple: now.tuple,
             device: now.device,
         })
+    }
+
+    /// Lets markers be sent for all flows that enter; false = there is none that was not so before. The caller then waits for packets that are
+    /// on their way from a hook to their device: they were let go before the flow began to enter.
+    pub(super) fn allow_markers(&mut self) -> bool {
+        let mut is_new = false;
+        for (_, flow) in self.0.iter_mut() {
+            if flow.state == State::Entering && !flow.held.is_empty() {
+                is_new |= !core::mem::replace(&mut flow.may_mark, true);
+            }
+        }
+        is_new
+    }
+
+    /// A marker that is due. The caller sends it without the lock.
+    pub(super) fn poll_marker(&mut self) -> Option<Packet> {
+        self.0.iter_mut().find_map(|(_, flow)| flow.poll_marker())
     }
 
     /// Whether there is a flow that is to be asked for, or changes its way.
@@ -229,6 +250,7 @@ impl Flows {
         if let Some(flow) = self.asked(channel, id) {
             if flow.next(Event::Admitted) {
                 flow.peer_flow = peer_flow;
+                (flow.may_mark, flow.marked) = (false, None);
                 return Message::Handover {
                     flow: peer_flow,
                     id,

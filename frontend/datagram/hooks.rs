@@ -7,6 +7,10 @@ use super::Echo;
 use crate::frontend::Frontend;
 use kernel::prelude::*;
 use kernel::sync::Arc;
+use xenvmc_core::datagram::marker::{
+    self,
+    Marker, //
+};
 use xenvmc_core::datagram::probe::{
     self,
     Probe, //
@@ -63,7 +67,18 @@ impl PacketHandler for Watcher {
     }
 
     fn arriving(&self, packet: &Arrived<'_>) -> bool {
-        if packet.parsed().tuple.dst_port != probe::PORT {
+        let tuple = &packet.parsed().tuple;
+        let marker = packet.payload::<{ marker::SIZE }>();
+        if let Some(marker) = marker.and_then(|payload| Marker::parse(&payload)) {
+            let datagrams = self.0.datagrams();
+            let is_ours = datagrams.arrivals.lock().handle_marker(tuple, &marker);
+            if is_ours {
+                datagrams.kick();
+            }
+            // One that comes too late is for nobody else.
+            return is_ours || self.0.peers().may_have(tuple.src);
+        }
+        if tuple.dst_port != probe::PORT {
             return false;
         }
         let payload = packet.payload::<{ probe::SIZE }>();

@@ -129,6 +129,18 @@ impl Keeper {
         }
     }
 
+    /// Sends markers behind what went over the network of flows that enter the ring.
+    fn send_markers(&self) {
+        if self.datagrams().flows.lock().allow_markers() {
+            net::synchronize_packets();
+        }
+        for _ in 0..BUDGET {
+            let marker = self.datagrams().flows.lock().poll_marker();
+            let Some(marker) = marker else { return };
+            marker.release();
+        }
+    }
+
     /// Makes requests for flows that are worth it.
     fn ask_for_flows(&self) {
         for _ in 0..BUDGET {
@@ -262,6 +274,7 @@ impl Run for Keeper {
         // What others wait for comes first.
         self.tend();
         let may_have_more_to_do = self.update_watch();
+        self.send_markers();
         self.hand_over();
         self.answer_probes();
         self.review();

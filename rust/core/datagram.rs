@@ -11,6 +11,7 @@
 
 pub mod flow;
 pub mod headers;
+pub mod marker;
 pub mod message;
 pub mod probe;
 pub mod record;

@@ -17,6 +17,22 @@ struct sk_buff *xenvmc_helper_skb_peek_next(struct sk_buff *skb, const struct sk
 	return skb_peek_next(skb, list);
 }
 
+struct sk_buff *xenvmc_helper_skb_copy_linear_atomic(const struct sk_buff *skb, int tailroom)
+{
+	return skb_copy_expand(skb, skb_headroom(skb), tailroom, GFP_ATOMIC);
+}
+
+void xenvmc_helper_skb_set_one_datagram(struct sk_buff *skb)
+{
+	skb_gso_reset(skb);
+	skb->ip_summed = CHECKSUM_NONE;
+}
+
+unsigned char *xenvmc_helper_skb_network_header(const struct sk_buff *skb)
+{
+	return skb_network_header(skb);
+}
+
 void xenvmc_helper_skb_unlink_locked(struct sk_buff *skb, struct sk_buff_head *list)
 {
 	__skb_unlink(skb, list);

@@ -15,6 +15,7 @@ use xenvmc_core::datagram::headers::{
     Parsed,
     LOOK, //
 };
+use xenvmc_core::datagram::marker;
 use xenvmc_core::decline::Decline;
 
 type Continue =
@@ -209,6 +210,35 @@ impl Packet {
         // SAFETY: as above; says that nothing more is read, and is allowed at the end.
         unsafe { bindings::skb_abort_seq_read(&mut state) };
         Ok(())
+    }
+
+    /// Makes a marker that takes the same way: see [`marker`]. [`None`] if there is no memory. Any context.
+    pub fn marker(&self, payload_at: u32, payload: &[u8; marker::SIZE]) -> Option<Self> {
+        let this = self.as_ptr();
+        // SAFETY: a valid packet with its socket and route, by the invariant.
+        let copy = unsafe { bindings::skb_copy_linear_atomic(this, marker::SIZE as i32) };
+        // INVARIANT: ours alone, a UDP packet, and charged to the same socket below.
+        let copy = Self {
+            skb: NonNull::new(copy)?,
+            net: self.net,
+            go_on: self.go_on,
+        };
+        let skb = copy.as_ptr();
+        // SAFETY: a valid packet of ours, in one piece, with room for `marker::SIZE` bytes behind what it carries.
+        let packet = unsafe {
+            bindings::skb_set_owner_w(skb, bindings::skb_socket(this));
+            let head = bindings::skb_network_offset(skb) + payload_at;
+            if (*skb).len < head || bindings::pskb_trim(skb, head) != 0 {
+                return None;
+            }
+            let end = bindings::skb_put(skb, marker::SIZE as u32);
+            end.cast::<[u8; marker::SIZE]>().write(*payload);
+            bindings::skb_set_one_datagram(skb);
+            let len = (payload_at as usize) + marker::SIZE;
+            core::slice::from_raw_parts_mut(bindings::skb_network_header(skb), len)
+        };
+        marker::seal(packet, payload_at as usize)?;
+        Some(copy)
     }
 
     /// Lets it go on over the network, where it was stopped. Process or softirq context, no lock held that the network needs.

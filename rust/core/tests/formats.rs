@@ -7,6 +7,16 @@ mod common;
 use common::cases;
 use common::tuple::tuple;
 use proptest::prelude::*;
+use xenvmc_core::datagram::{
+    headers::{
+        self,
+        UDP, //
+    },
+    marker::{
+        self,
+        Marker, //
+    }, //
+};
 use xenvmc_core::{
     announce::{
         Address,
@@ -352,4 +362,91 @@ fn slots_are_numbered() {
     assert!(!SlotId(u32::MAX).fits(65536));
     assert!(SlotId::new(65536, 0).is_none());
     assert!(Extent::new(0, 11).is_none());
+}
+
+/// The sum of RFC 1071 over headers and payload, done otherwise than in the code: 0xffff if a checksum in it is right.
+fn ones(parts: &[&[u8]]) -> u16 {
+    let mut sum = 0_u32;
+    for (i, byte) in parts.concat().iter().enumerate() {
+        sum += u32::from(*byte) << if i % 2 == 0 { 8 } else { 0 };
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+/// A packet with that header of IP and a marker.
+fn marked(ip: &[u8]) -> Vec<u8> {
+    let udp = [0x30, 0x39, 0x10, 0xe1, 0, 0, 0, 0];
+    [ip, &udp, &Marker { id: 1, flow: 2 }.emit()].concat()
+}
+
+#[test]
+fn a_sealed_marker_is_right_but_for_its_checksum() {
+    let v4 = [
+        0x45, 0, 0, 0, 0x12, 0x34, 0x40, 0, 64, 17, 0, 0, 10, 77, 0, 11, 10, 77, 0, 12,
+    ];
+    let v6 = |next: u8| {
+        [
+            &[0x60, 0, 0, 0, 0, 0, next, 64][..],
+            &[0xfd; 16],
+            &[0xfe; 16],
+        ]
+        .concat()
+    };
+    let options = [17, 0, 1, 4, 0, 0, 0, 0];
+    for (ip, addresses) in [
+        (v4.to_vec(), 12..20),
+        (v6(17), 8..40),
+        ([&v6(60)[..], &options].concat(), 8..40),
+    ] {
+        let (mut packet, payload_at) = (marked(&ip), ip.len() + UDP);
+        marker::seal(&mut packet, payload_at).unwrap();
+        let parsed = headers::parse(&packet).unwrap();
+        assert_eq!(parsed.payload_at as usize, payload_at);
+        let udp = &packet[ip.len()..];
+        assert_eq!(udp[4..6], ((UDP + marker::SIZE) as u16).to_be_bytes());
+        let pseudo = [0, 17, 0, udp.len() as u8];
+        let addresses = &packet[addresses];
+        assert_ne!(
+            ones(&[addresses, &pseudo, udp]),
+            0xffff,
+            "a program would see it"
+        );
+        assert_ne!(udp[6..8], [0, 0], "no checksum is a right one");
+        match ip[0] >> 4 {
+            4 => {
+                assert_eq!(packet[2..4], (packet.len() as u16).to_be_bytes());
+                assert_eq!(ones(&[&packet[..20]]), 0xffff);
+            }
+            _ => assert_eq!(packet[4..6], (packet.len() as u16 - 40).to_be_bytes()),
+        }
+    }
+}
+
+#[test]
+fn what_is_no_packet_is_not_sealed() {
+    for (bytes, payload_at) in [
+        (vec![], 28),
+        (vec![0x45; 20], 28),
+        (vec![0x55; 40], 28),
+        (vec![0x60; 50], 7),
+        (vec![0x60; 30], 20),
+    ] {
+        assert_eq!(marker::seal(&mut bytes.clone(), payload_at), None);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    /// Whatever the bytes are, the checksum is wrong, and not 0.
+    #[test]
+    fn no_program_sees_a_marker(bytes in prop::collection::vec(any::<u8>(), 44..=44)) {
+        let mut packet = bytes;
+        packet[0] = 0x45;
+        prop_assert_eq!(marker::seal(&mut packet, 28), Some(()));
+        let pseudo = [0, 17, 0, 24];
+        prop_assert_ne!(ones(&[&packet[12..20], &pseudo, &packet[20..]]), 0xffff);
+        prop_assert_ne!(&packet[26..28], &[0, 0][..]);
+    }
 }

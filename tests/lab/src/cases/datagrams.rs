@@ -18,7 +18,8 @@ pub(super) use claims::{
     false_source_ipv6, //
 };
 pub(super) use losses::{
-    nothing_lost_at_entry, nothing_lost_at_expiry, nothing_lost_at_unload, suspended_under_load,
+    network_in_bursts, nothing_lost_at_entry, nothing_lost_at_expiry, nothing_lost_at_unload,
+    suspended_under_load,
 };
 pub(super) use others::{broadcast, left_alone, multicast, socket_filter, udp_lite};
 pub(super) use room::{full_ring, full_ring_blocks, full_ring_times_out, receive_buffer_is_full};

@@ -11,11 +11,16 @@ use super::{
 };
 use crate::{
     bench::{Bench, GUEST1, GUESTS, other},
+    cases::addresses::Change,
     travel,
 };
 
 /// Datagrams before and after what happens.
 const SOME: u64 = 100;
+
+/// Lets a guest's packets leave it all at once, every so often.
+const BURSTS: &str =
+    "modprobe sch_netem; tc qdisc add dev eth0 root netem slot 100ms 130ms limit 10000";
 
 /// What a guest goes through, and its name.
 type Event = (&'static str, fn(&Lab, Machine) -> Result<()>);
@@ -60,6 +65,26 @@ pub(in crate::cases) fn nothing_lost_at_expiry(bench: &Bench) -> Result<()> {
             late <= 1 && exact >= 3,
             "{exact} handovers were exact, {late} late"
         );
+        flow.close()?;
+    }
+    Ok(())
+}
+
+/// The network between them stands still again and again, as if it had lost what is on the way, and then delivers many
+/// at once: none of them comes behind one that took the ring.
+pub(in crate::cases) fn network_in_bursts(bench: &Bench) -> Result<()> {
+    for source in GUESTS {
+        bench.reload("udp=1")?;
+        let _bursts = Change::make(bench, source, BURSTS, "tc qdisc del dev eth0 root")?;
+        let flow = Flow::out_of(bench, source)?;
+        let stream = Stream::start(&flow)?;
+        bench.wait("the flow has gone and come three times", || {
+            Ok(bench.counter(source, "udp_flows_left")? >= 3
+                && bench.counter(source, "udp_flows_entered")? >= 4)
+        })?;
+        stream.stop_whole()?;
+        let late = bench.counter(other(source), "udp_handovers_late")?;
+        ensure!(late == 0, "{late} handovers were guesses");
         flow.close()?;
     }
     Ok(())

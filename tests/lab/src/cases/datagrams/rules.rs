@@ -179,9 +179,10 @@ pub(in crate::cases) fn dom0_tracks(bench: &Bench) -> Result<()> {
     let flow = Flow::out_of(bench, GUEST2)?;
     let server = SocketAddr::new(GUEST2.address().into(), flow.from);
     let port = server.port();
+    // Markers have a wrong checksum, which tracking does not let pass.
     let rules = format!(
         "udp dport {port} ct state new,established accept; udp sport {port} ct state established accept; \
-         udp dport {port} drop; udp sport {port} counter drop"
+         ct state invalid drop; udp dport {port} drop; udp sport {port} counter drop"
     );
     let _rule = rule(bench, Machine::Dom0, "bridge", "forward", &rules)?;
     let order = format!("blast to={server} first=1 count=5 size=100");
