@@ -54,6 +54,9 @@ const POSTPONE_MS: u32 = 100;
 /// Milliseconds until what failed is tried again.
 const RETRY_MS: u32 = 1000;
 
+/// Times that taking back what was published is tried when the backend goes: there is no later pass.
+const ATTEMPTS: u32 = 5;
+
 /// All guests.
 #[pin_data]
 pub(crate) struct Registry {
@@ -105,12 +108,16 @@ impl Registry {
         let mut inner = self.inner.lock();
         for domain in &mut inner.domains {
             let id = domain.id;
-            match domain
-                .published
-                .update(id, Content::default(), &self.counters)
-            {
-                Err(e) if e != ENOENT => pr_warn!("guest {id}: keys not taken back: {e:?}\n"),
-                _ => {}
+            for attempt in 1..=ATTEMPTS {
+                let nothing = Content::default();
+                match domain.published.update(id, nothing, &self.counters) {
+                    Err(e) if e == ENOENT => break,
+                    Err(e) if attempt == ATTEMPTS => {
+                        pr_warn!("guest {id}: keys not taken back: {e:?}\n");
+                    }
+                    Err(_) => {}
+                    Ok(_) => break,
+                }
             }
         }
         inner.domains.clear();
