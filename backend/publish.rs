@@ -141,7 +141,11 @@ impl Published {
             // nobody believes the rest.
             if let Err(error) = write_in_order(id, &wanted, had) {
                 *self = Self::unknown();
-                return Err(error);
+                // A guest that was gone already has what was written: the transaction takes it back.
+                return match error {
+                    ENOENT => self.update(id, wanted, counters),
+                    error => Err(error),
+                };
             }
             counters.add_many(Counter::Published, written as u64);
             self.content = Some(wanted);
@@ -152,25 +156,32 @@ impl Published {
             // Writing makes the directories on the way, so it must not happen for a guest that is
             // gone: its directory would come back and stay.
             let domid = CString::try_from_fmt(format_args!("/local/domain/{id}/domid"))?;
-            t.read_bounded(&domid, xenbus::MAX_VALUE)?;
-            if known.is_none() {
-                remove(&t, id, c"backend")?;
-                remove(&t, id, c"peers")?;
-                remove(&t, id, c"offers")?;
-            }
-            for (name, _) in had.iter().filter(|(name, _)| gone(name)) {
-                remove(&t, id, name)?;
-            }
-            for (name, value) in wanted.without(had) {
-                t.write(&path(id, name)?, value)?;
-            }
-            if wanted.keys.is_empty() {
-                remove_if_empty(&t, id)?;
+            let there = t.read_bounded(&domid, xenbus::MAX_VALUE).map(drop);
+            match there {
+                Ok(()) => {
+                    if known.is_none() {
+                        remove(&t, id, c"backend")?;
+                        remove(&t, id, c"peers")?;
+                        remove(&t, id, c"offers")?;
+                    }
+                    for (name, _) in had.iter().filter(|(name, _)| gone(name)) {
+                        remove(&t, id, name)?;
+                    }
+                    for (name, value) in wanted.without(had) {
+                        t.write(&path(id, name)?, value)?;
+                    }
+                    if wanted.keys.is_empty() {
+                        remove_if_empty(&t, id)?;
+                    }
+                }
+                // It may have what was written when it was gone already.
+                Err(e) if e == ENOENT && known.is_none() => take_all_back(&t, id)?,
+                Err(e) => return Err(e),
             }
             match t.commit() {
                 Err(e) if e == EAGAIN && attempt < ATTEMPTS => counters.add(Counter::Retries),
                 result => {
-                    result?;
+                    result.and(there)?;
                     break;
                 }
             }
@@ -201,41 +212,25 @@ fn write_in_order(id: DomId, wanted: &Content, had: &Content) -> Result {
     };
     let written = write_all();
     // Also what was written before an error.
-    let there = undo_if_gone(id);
-    written.and(there)
+    let domid = CString::try_from_fmt(format_args!("/local/domain/{id}/domid"))?;
+    xenbus::read(&domid)?;
+    written
 }
 
-/// Takes back what was written for guest `id` without a transaction, if it was gone already: the directories on the way have
-/// come back.
+/// Removes what guest `id`, which is gone, has of ours, and its directory if nothing else is in it: when we wrote without a
+/// transaction, the directories on the way may have come back.
 ///
 /// # Errors
 ///
-/// `ENOENT` if it was gone; what else [`xenbus::read`] and [`xenbus::remove`] return.
-fn undo_if_gone(id: DomId) -> Result {
-    let domid = CString::try_from_fmt(format_args!("/local/domain/{id}/domid"))?;
-    let there = xenbus::read(&domid).map(drop);
-    if there != Err(ENOENT) {
-        return there;
+/// `ENOENT` if there is no such directory; what else [`xenbus::directory`] and [`xenbus::remove`] return.
+fn take_all_back(t: &Transaction, id: DomId) -> Result {
+    remove(t, id, c"backend")?;
+    remove_if_empty(t, id)?;
+    let directory = CString::try_from_fmt(format_args!("/local/domain/{id}"))?;
+    if t.directory(&directory)?.is_empty() {
+        t.remove(&directory)?;
     }
-    for attempt in 1..=ATTEMPTS {
-        let t = Transaction::begin()?;
-        if t.read_bounded(&domid, xenbus::MAX_VALUE).map(drop) == Err(ENOENT) {
-            remove(&t, id, c"backend")?;
-            remove_if_empty(&t, id)?;
-            let directory = CString::try_from_fmt(format_args!("/local/domain/{id}"))?;
-            if t.directory(&directory)?.is_empty() {
-                t.remove(&directory)?;
-            }
-        }
-        match t.commit() {
-            Err(e) if e == EAGAIN && attempt < ATTEMPTS => {}
-            result => {
-                result?;
-                break;
-            }
-        }
-    }
-    there
+    Ok(())
 }
 
 /// Returns the full path of the key `name` of guest `id`.
