@@ -8,7 +8,7 @@
 #     make test             all tests; ends with "N passed, N failed"
 #     make debug-kernel     the kernel for the guests that checks itself (lockdep, KASAN, kmemleak, …), into the cache
 #     make test-debug       the lab tests with that kernel in the guests
-#     make test-faults      the lab tests with a frontend in which operations fail one after the other (FAULT_STEPS)
+#     make test-faults      the lab tests with modules in which operations fail one after the other (FAULT_STEPS)
 #     make migration        what suspends and migrations cost in time (MIGRATION_TURNS)
 #     make soak             what can happen to guests, at random, for an hour (SOAK_MINUTES, SOAK_SEED; DEBUG=1: on the debug kernel)
 #     make demo             netperf between two guests, without and with the modules (QUICK=1: a subset)

@@ -41,7 +41,7 @@ pub(crate) fn other(guest: Machine) -> Machine {
 pub(crate) const CONFORMANCE: &str = "/bin/xenvmc-conformance";
 
 /// Where the modules show what they do.
-const REPORTS: &str = "/sys/kernel/debug/xenvmc";
+pub(crate) const REPORTS: &str = "/sys/kernel/debug/xenvmc";
 
 /// Time in which what must come has come.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -422,7 +422,8 @@ impl Bench {
         self.unload_backend()
     }
 
-    fn unload_module(&self, machine: Machine, module: &str) -> Result<()> {
+    /// Removes a module from a machine, if it is there.
+    pub(crate) fn unload_module(&self, machine: Machine, module: &str) -> Result<()> {
         self.loaded.borrow_mut().remove(&machine);
         let line = format!("[ ! -e /sys/module/{module} ] || rmmod {module}");
         let output = self.try_shell(machine, &line)?;

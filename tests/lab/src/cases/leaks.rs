@@ -369,7 +369,7 @@ pub(super) fn nothing_is_held(bench: &Bench, guests: &[Machine]) -> Result<()> {
 }
 
 /// Waits until xenstore has no such key.
-fn wait_no_key(bench: &Bench, path: &str) -> Result<()> {
+pub(super) fn wait_no_key(bench: &Bench, path: &str) -> Result<()> {
     bench.wait(&format!("{path} is gone"), || {
         let exists = bench.try_shell(Machine::Dom0, &format!("xenstore-exists {path}"))?;
         Ok(exists.status == 1)
