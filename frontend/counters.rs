@@ -142,10 +142,10 @@ counters! {
     udp_flows_entered,
     /// Flows of ours that left a ring.
     udp_flows_left,
-    /// Flows of peers that entered a ring when all had come that had gone over the network.
+    /// Flows of peers that entered a ring when all had come that had gone over the network, as their counts say.
     udp_handovers_exact,
-    /// Flows of peers that entered a ring when that was waited for long enough.
-    udp_handovers_late,
+    /// Flows of peers that entered a ring when a marker had come.
+    udp_handovers_marked,
     /// Datagrams sent through rings.
     udp_tx_datagrams,
     /// Bytes of their payloads.

@@ -174,7 +174,7 @@ impl Datagrams {
         core::mem::replace(&mut *self.keeper.lock(), keeper)
     }
 
-    /// Lets packets be looked at while there are peers. Process context.
+    /// Lets packets be looked at from the first peer on. Process context.
     pub(crate) fn start_watching(&self) {
         self.watch.lock().start();
     }
@@ -184,9 +184,9 @@ impl Datagrams {
         self.watch.lock().stop();
     }
 
-    /// Notes whether there are peers: before the first one is known to others, and after the last one. Process context, no lock of ours held.
-    pub(crate) fn set_accompanied(&self, frontend: &Arc<Frontend>, is_accompanied: bool) {
-        self.watch.lock().set_accompanied(frontend, is_accompanied);
+    /// There are about to be peers: looks at packets before others know of them. Process context, no lock of ours held.
+    pub(crate) fn look_at_packets(&self, frontend: &Arc<Frontend>) {
+        self.watch.lock().look_at_packets(frontend);
         self.kick();
     }
 

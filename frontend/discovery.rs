@@ -82,8 +82,8 @@ pub(crate) trait Listener: Send + Sync + 'static {
     /// We are the domain `own`, with no peers: at the beginning, and when that may have changed.
     fn began(&self, own: DomId);
 
-    /// There are peers from now on, which are not in [`Peers`] yet; or (false) there are none any more.
-    fn accompanied(&self, is_accompanied: bool);
+    /// There are about to be peers in [`Peers`].
+    fn expect_peers(&self);
 
     /// `peer` is new, or its addresses changed. It is in [`Peers`] as it is now.
     ///
@@ -388,18 +388,14 @@ impl Reconciler {
 
     /// Tells the listener what is new, and what it could not take before.
     fn tell(&self, roster: &Roster, news: News) -> Result {
-        let is_accompanied = roster.peers().next().is_some();
-        if is_accompanied {
-            self.listener.accompanied(true);
+        if !news.changed.is_empty() {
+            self.listener.expect_peers();
         }
         if !news.is_empty() {
             self.peers.replace(news.table);
         }
         for peer in &news.gone {
             self.listener.peer_gone(peer);
-        }
-        if !is_accompanied {
-            self.listener.accompanied(false);
         }
         for peer in &news.changed {
             peer.set_told(false);
@@ -427,7 +423,6 @@ impl Reconciler {
         for peer in roster.peers() {
             self.listener.peer_gone(peer);
         }
-        self.listener.accompanied(false);
     }
 }
 

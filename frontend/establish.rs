@@ -226,10 +226,9 @@ impl Listener for Follower {
         self.frontend.set_own_domid(own);
     }
 
-    fn accompanied(&self, is_accompanied: bool) {
+    fn expect_peers(&self) {
         let frontend = &self.frontend;
-        let datagrams = frontend.datagrams();
-        datagrams.set_accompanied(frontend, is_accompanied);
+        frontend.datagrams().look_at_packets(frontend);
     }
 
     fn peer_changed(&self, peer: &Arc<Peer>) -> Result {

@@ -29,8 +29,9 @@ pub(super) const FORGET_MS: u32 = 20_000;
 
 const SWEEPS: u32 = FORGET_MS / MS_PER_SWEEP;
 
-/// How long nothing may have come of a flow that goes to the ring while datagrams are missing, until they are taken for lost without a marker.
-const SILENCE_MS: i64 = 250;
+/// How long nothing may have come behind a marker: where a packet's size decides which of several queues it takes, as with fragments, the
+/// marker may be early.
+const QUIET_MS: i64 = 20;
 
 /// How long a sender may go on after it was told to leave.
 const REVOKE_MS: i64 = 1_000;
@@ -92,7 +93,8 @@ impl Admission {
     /// Whether the keeper has something to do soon.
     fn is_busy(&self) -> bool {
         let is_to_say_go = matches!(self.entry, Entry::Inside) && !self.has_said_go;
-        is_to_say_go || matches!(self.entry, Entry::Waiting(..))
+        // Whatever else is waited for asks for the keeper when it comes.
+        is_to_say_go || (self.is_marked && matches!(self.entry, Entry::Waiting(..)))
     }
 }
 
@@ -100,7 +102,7 @@ impl Admission {
 enum Entry {
     /// Datagrams come over the network still.
     Outside,
-    /// All, so many, are on their way or have come; the last one then.
+    /// All, so many, are on their way or have come; the last one, or the marker, then.
     Waiting(u32, Instant<Monotonic>),
     /// They come through the ring.
     Inside,
@@ -265,16 +267,18 @@ impl Arrivals {
         };
         match &mut arrival.admission {
             Some(admission) if number == marker.flow && admission.id == marker.id => {
-                // It may be there before the peer's message.
-                admission.is_marked = true;
+                // It may be there before the peer's message, and more than one.
+                let is_first = !core::mem::replace(&mut admission.is_marked, true);
+                if let (Entry::Waiting(_, last), true) = (&mut admission.entry, is_first) {
+                    *last = Instant::now();
+                }
                 true
             }
             _ => false,
         }
     }
 
-    /// Puts those flows into `due` of which all has come that was handed over, or is waited for no longer, and whether that is so, as far as
-    /// there is room. The caller waits for those that are being delivered, and then calls [`Self::enter`].
+    /// Puts those flows into `due` of which nothing is on its way any more, and whether their counts say so, as far as there is room. The caller waits for those that are being delivered, and then calls [`Self::enter`].
     pub(super) fn poll_handovers(&mut self, due: &mut KVec<(u32, bool)>) {
         for (number, arrival) in self.0.iter() {
             let Some(Entry::Waiting(sent, last)) = arrival.entry() else {
@@ -284,9 +288,9 @@ impl Arrivals {
                 .admission
                 .as_ref()
                 .is_some_and(|admission| admission.is_marked);
-            let all = is_marked || (arrival.seen == *sent && !arrival.is_inexact);
-            let is_due = all || last.elapsed().as_millis() >= SILENCE_MS;
-            if is_due && due.push_within_capacity((number, all)).is_err() {
+            let are_counted = arrival.seen == *sent && !arrival.is_inexact;
+            let is_due = are_counted || (is_marked && last.elapsed().as_millis() >= QUIET_MS);
+            if is_due && due.push_within_capacity((number, are_counted)).is_err() {
                 return;
             }
         }

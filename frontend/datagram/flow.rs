@@ -87,7 +87,9 @@ pub(super) struct Flow {
     pub(super) has_left: bool,
     /// It was never in the ring this time: datagrams that its reader has not counted yet may be on their way.
     pub(super) has_failed: bool,
-    /// While it enters the ring: whether all that goes over the network is on its way, so that a marker comes behind it.
+    /// While it enters the ring: since when something is held.
+    pub(super) held_since: Option<Instant<Monotonic>>,
+    /// Likewise: whether all that goes over the network is on its way, so that a marker comes behind it.
     pub(super) may_mark: bool,
     /// Likewise: when a marker was sent last.
     pub(super) marked: Option<Instant<Monotonic>>,
@@ -142,6 +144,7 @@ impl Flow {
             has_said_leave: false,
             has_left: false,
             has_failed: false,
+            held_since: None,
             may_mark: false,
             marked: None,
             rounds: 0,
@@ -224,7 +227,10 @@ impl Flow {
             return Fate::Full(packet);
         }
         match self.held.push(packet) {
-            Ok(()) => Fate::Taken,
+            Ok(()) => {
+                self.held_since.get_or_insert_with(Instant::now);
+                Fate::Taken
+            }
             Err(packet) => Fate::Full(packet),
         }
     }
@@ -243,9 +249,10 @@ impl Flow {
             id: self.id,
             flow: self.peer_flow,
         };
-        let marker = packet.marker(packet.parse()?.payload_at, &marker.emit());
         self.marked = Some(Instant::now());
-        marker
+        // Headers that are not only those of the flow may lead it another way, and make another checksum right.
+        let parsed = packet.parse().filter(|parsed| !parsed.has_options)?;
+        packet.marker(parsed.payload_at, &marker.emit())
     }
 
     /// Sends a packet through the ring.

@@ -44,8 +44,11 @@ const IDLE_SWEEPS: u32 = 20_000 / MS_PER_SWEEP;
 /// How long the answer to a request is waited for.
 const ANSWER_MS: i64 = 1_000;
 
-/// How long datagrams are held while a flow changes its way: longer than a reader waits for silence.
+/// How long datagrams are held while a flow changes its way.
 const HOLD_MS: i64 = 500;
+
+/// How long a flow may be about to enter the ring while nobody sends.
+const IDLE_MS: i64 = 5_000;
 
 /// All flows.
 pub(super) struct Flows(Table<Flow>);
@@ -197,7 +200,9 @@ impl Flows {
     pub(super) fn is_busy(&self) -> bool {
         let is_busy = |flow: &Flow| match flow.state {
             State::Network => flow.wanted.is_some(),
-            State::Asking | State::Entering | State::Leaving => true,
+            State::Asking | State::Leaving => true,
+            // Otherwise the next datagram, or the reader, asks for the keeper.
+            State::Entering => !flow.held.is_empty(),
             State::Ring => false,
         };
         self.0.iter().any(|(_, flow)| is_busy(flow))
@@ -250,7 +255,7 @@ impl Flows {
         if let Some(flow) = self.asked(channel, id) {
             if flow.next(Event::Admitted) {
                 flow.peer_flow = peer_flow;
-                (flow.may_mark, flow.marked) = (false, None);
+                (flow.held_since, flow.may_mark, flow.marked) = (None, false, None);
                 return Message::Handover {
                     flow: peer_flow,
                     id,
@@ -338,13 +343,17 @@ impl Flows {
                     flow.next(Event::Refused);
                     park(&mut flow.channel, dropped);
                 }
-                State::Entering if waited < HOLD_MS => {}
-                State::Entering => {
-                    // It would hold up its socket, and other flows of that, each time.
-                    channel.peer().note_stall();
-                    flow.note_refusal();
-                    flow.leave();
-                }
+                State::Entering => match &flow.held_since {
+                    Some(since) if since.elapsed().as_millis() < HOLD_MS => {}
+                    Some(_) => {
+                        // It would hold up its socket, and other flows of that, each time.
+                        channel.peer().note_stall();
+                        flow.note_refusal();
+                        flow.leave();
+                    }
+                    None if waited < IDLE_MS => {}
+                    None => flow.leave(),
+                },
                 // The reference could not be let go of.
                 State::Leaving if flow.has_left => park(&mut flow.channel, dropped),
                 State::Leaving => {

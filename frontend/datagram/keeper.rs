@@ -77,16 +77,12 @@ impl Keeper {
         self.frontend.datagrams()
     }
 
-    /// Begins and ends looking; true = to be done again.
+    /// Begins and ends looking at calls; true = to be done again.
     fn update_watch(&self) -> bool {
         let datagrams = self.datagrams();
-        let has_outgoing = !datagrams.flows.lock().is_empty();
-        let (has_incoming, is_receiving) = {
-            let arrivals = datagrams.arrivals.lock();
-            (!arrivals.is_empty(), arrivals.has_admitted())
-        };
+        let is_receiving = datagrams.arrivals.lock().has_admitted();
         let mut watch = datagrams.watch.lock();
-        watch.update(&self.frontend, has_outgoing || has_incoming, is_receiving)
+        watch.update(&self.frontend, is_receiving)
     }
 
     /// Answers probes that have come.
@@ -211,12 +207,12 @@ impl Keeper {
         // What was seen in the hook may not be in its socket's queue yet: whoever is delivering it has softirqs off.
         net::synchronize_packets();
         let counters = self.frontend.counters();
-        for (number, all) in due.iter() {
+        for (number, are_counted) in due.iter() {
             let has_entered = self.datagrams().arrivals.lock().enter(*number);
-            match (has_entered, all) {
+            match (has_entered, are_counted) {
                 (false, _) => {}
                 (true, true) => counters.udp_handovers_exact.inc(),
-                (true, false) => counters.udp_handovers_late.inc(),
+                (true, false) => counters.udp_handovers_marked.inc(),
             }
         }
         due.clear();
@@ -273,13 +269,13 @@ impl Run for Keeper {
     fn run(&self, task: &Task<Self>) {
         // What others wait for comes first.
         self.tend();
-        let may_have_more_to_do = self.update_watch();
         self.send_markers();
         self.hand_over();
         self.answer_probes();
         self.review();
         self.ask_for_flows();
         self.send_probes();
+        let is_watching = self.update_watch();
         let datagrams = self.datagrams();
         let (is_busy, is_empty) = {
             let flows = datagrams.flows.lock();
@@ -291,7 +287,7 @@ impl Run for Keeper {
         };
         if is_busy || is_waiting {
             task.kick_after(BUSY_MS);
-        } else if !nothing || may_have_more_to_do {
+        } else if !nothing || is_watching {
             task.kick_after(MS_PER_SWEEP);
         }
     }

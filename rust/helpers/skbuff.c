@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/udp.h>
 #include <net/sock.h>
 
 struct sk_buff_head *xenvmc_helper_sk_receive_queue(struct sock *sk)
@@ -17,20 +18,16 @@ struct sk_buff *xenvmc_helper_skb_peek_next(struct sk_buff *skb, const struct sk
 	return skb_peek_next(skb, list);
 }
 
-struct sk_buff *xenvmc_helper_skb_copy_linear_atomic(const struct sk_buff *skb, int tailroom)
+void xenvmc_helper_skb_set_udp_headers(struct sk_buff *skb, unsigned int payload_at)
 {
-	return skb_copy_expand(skb, skb_headroom(skb), tailroom, GFP_ATOMIC);
+	skb_reset_network_header(skb);
+	skb_set_transport_header(skb, payload_at - sizeof(struct udphdr));
 }
 
 void xenvmc_helper_skb_set_one_datagram(struct sk_buff *skb)
 {
 	skb_gso_reset(skb);
 	skb->ip_summed = CHECKSUM_NONE;
-}
-
-unsigned char *xenvmc_helper_skb_network_header(const struct sk_buff *skb)
-{
-	return skb_network_header(skb);
 }
 
 void xenvmc_helper_skb_unlink_locked(struct sk_buff *skb, struct sk_buff_head *list)

@@ -212,33 +212,42 @@ impl Packet {
         Ok(())
     }
 
-    /// Makes a marker that takes the same way: see [`marker`]. [`None`] if there is no memory. Any context.
+    /// Makes a marker that takes the same way: see [`marker`]. `payload_at` is that of [`Self::parse`]. [`None`] if there is no memory. Any context.
     pub fn marker(&self, payload_at: u32, payload: &[u8; marker::SIZE]) -> Option<Self> {
         let this = self.as_ptr();
-        // SAFETY: a valid packet with its socket and route, by the invariant.
-        let copy = unsafe { bindings::skb_copy_linear_atomic(this, marker::SIZE as i32) };
-        // INVARIANT: ours alone, a UDP packet, and charged to the same socket below.
-        let copy = Self {
-            skb: NonNull::new(copy)?,
+        // SAFETY: any size may be asked for.
+        let skb = unsafe {
+            let headroom = bindings::skb_headroom_wanted();
+            bindings::alloc_skb_atomic(headroom + payload_at + marker::SIZE as u32)
+        };
+        // INVARIANT: ours alone; it becomes a UDP packet that is charged to the same socket before anybody gets it.
+        let packet = Self {
+            skb: NonNull::new(skb)?,
             net: self.net,
             go_on: self.go_on,
         };
-        let skb = copy.as_ptr();
-        // SAFETY: a valid packet of ours, in one piece, with room for `marker::SIZE` bytes behind what it carries.
-        let packet = unsafe {
-            bindings::skb_set_owner_w(skb, bindings::skb_socket(this));
-            let head = bindings::skb_network_offset(skb) + payload_at;
-            if (*skb).len < head || bindings::pskb_trim(skb, head) != 0 {
+        // SAFETY: a new packet, in one piece, with room for what is written; and a valid one with its socket and route, by the invariant. What
+        // the first copies of the second counts references, but for the positions of headers, which are set.
+        let bytes = unsafe {
+            bindings::skb_reserve_headroom(skb);
+            let len = payload_at as usize + marker::SIZE;
+            let bytes = bindings::skb_put(skb, len as u32).cast::<u8>();
+            bytes.write_bytes(0, len);
+            let from = bindings::skb_network_offset(this) as i32;
+            if bindings::skb_copy_bits(this, from, bytes.cast(), payload_at as i32) != 0 {
                 return None;
             }
-            let end = bindings::skb_put(skb, marker::SIZE as u32);
-            end.cast::<[u8; marker::SIZE]>().write(*payload);
+            bindings::skb_copy_header(skb, this);
+            bindings::skb_set_udp_headers(skb, payload_at);
             bindings::skb_set_one_datagram(skb);
-            let len = (payload_at as usize) + marker::SIZE;
-            core::slice::from_raw_parts_mut(bindings::skb_network_header(skb), len)
+            bindings::skb_set_owner_w(skb, bindings::skb_socket(this));
+            core::slice::from_raw_parts_mut(bytes, len)
         };
-        marker::seal(packet, payload_at as usize)?;
-        Some(copy)
+        bytes
+            .get_mut(payload_at as usize..)?
+            .copy_from_slice(payload);
+        marker::seal(bytes, payload_at as usize)?;
+        Some(packet)
     }
 
     /// Lets it go on over the network, where it was stopped. Process or softirq context, no lock held that the network needs.
