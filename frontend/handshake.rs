@@ -35,6 +35,7 @@ use xenvmc_core::wire::SlotId;
 use xenvmc_core::Decline;
 use xenvmc_core::Error as Violation;
 use xenvmc_net as net;
+use xenvmc_net::Locked;
 
 /// What one end knows of the agreement about one connection. Under a lock of the connection.
 pub(crate) struct Agreement {
@@ -179,7 +180,7 @@ pub(crate) fn handle(
     }
 }
 
-/// Finds the socket of a connection, takes it over if that was not done yet, and checks the peer's proof.
+/// Finds the socket of a connection, checks the peer's proof, and takes it over if that was not done yet.
 fn find(
     channel: &Arc<Channel>,
     tuple: &Tuple,
@@ -189,28 +190,44 @@ fn find(
     if !peer.has_address(tuple.dst) {
         return Err(Decline::NoSuchSocket);
     }
-    let socket = net::find_established(tuple).ok_or(Decline::NoSuchSocket)?;
-    let mut locked = socket.lock();
-    if locked.tuple() != Some(*tuple) {
-        return Err(Decline::NoSuchSocket);
+    // Whether there is one is not told before the proof was found right: memory is wanted only if there is.
+    let found = net::find_established(tuple).map_err(|_| Decline::NoSuchSocket)?;
+    let mut is_claim_false = false;
+    for socket in &found {
+        let mut locked = socket.lock();
+        if locked.tuple() != Some(*tuple) {
+            continue;
+        }
+        if is_proof(isn, locked.received_isn()) {
+            return take_over(channel, &mut locked);
+        }
+        // It may be of another device, which has a connection with the same addresses and ports.
+        is_claim_false = true;
     }
-    if !is_proof(isn, locked.received_isn()) {
+    if is_claim_false {
         peer.distrust();
         peer.warn(format_args!("claimed a connection that is not its own"));
-        return Err(Decline::NoSuchSocket);
     }
+    Err(Decline::NoSuchSocket)
+}
+
+/// Takes over the socket of a connection that the peer has proven to be its own, if that was not done yet.
+fn take_over(
+    channel: &Arc<Channel>,
+    locked: &mut Locked<'_>,
+) -> core::result::Result<(Arc<AdoptedStream>, u32), Decline> {
     if !locked.can_send() {
         return Err(Decline::State);
     }
-    if let Some(reason) = net::why_not_switch(&locked) {
+    if let Some(reason) = net::why_not_switch(locked) {
         return Err(reason);
     }
-    if !net::is_co_resident_route(&locked) {
+    if !net::is_co_resident_route(locked) {
         return Err(Decline::Route);
     }
-    let stream = match AdoptedStream::find(&locked) {
+    let stream = match AdoptedStream::find(locked) {
         Some(stream) => stream,
-        None => crate::adoption::adopt(channel.frontend(), peer, &mut locked, GFP_KERNEL)?,
+        None => crate::adoption::adopt(channel.frontend(), channel.peer(), locked, GFP_KERNEL)?,
     };
     Ok((stream, locked.sent_isn()))
 }

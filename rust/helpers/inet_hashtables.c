@@ -3,17 +3,6 @@
 #include <net/inet6_hashtables.h>
 #include <net/inet_hashtables.h>
 
-struct sock *xenvmc_helper_lookup_established_v4(u32 saddr, u16 sport, u32 daddr, u16 dport)
-{
-	return __inet_lookup_established(&init_net, (__force __be32)saddr, (__force __be16)sport,
-					 (__force __be32)daddr, dport, 0, 0);
-}
-
-struct sock *xenvmc_helper_lookup_established_v6(const void *saddr, u16 sport, const void *daddr, u16 dport)
-{
-	return __inet6_lookup_established(&init_net, saddr, (__force __be16)sport, daddr, dport, 0, 0);
-}
-
 struct inet_hashinfo *xenvmc_helper_tcp_hashinfo(void)
 {
 	return init_net.ipv4.tcp_death_row.hashinfo;
@@ -22,6 +11,18 @@ struct inet_hashinfo *xenvmc_helper_tcp_hashinfo(void)
 u32 xenvmc_helper_ehash_buckets(const struct inet_hashinfo *hashinfo)
 {
 	return hashinfo->ehash_mask + 1;
+}
+
+u32 xenvmc_helper_ehash_bucket_v4(const struct inet_hashinfo *hashinfo, u32 laddr, u16 lport, u32 faddr, u16 fport)
+{
+	return inet_ehashfn(&init_net, (__force __be32)laddr, lport, (__force __be32)faddr, (__force __be16)fport) &
+	       hashinfo->ehash_mask;
+}
+
+u32 xenvmc_helper_ehash_bucket_v6(const struct inet_hashinfo *hashinfo, const void *laddr, u16 lport,
+				  const void *faddr, u16 fport)
+{
+	return inet6_ehashfn(&init_net, laddr, lport, faddr, (__force __be16)fport) & hashinfo->ehash_mask;
 }
 
 struct hlist_nulls_node *xenvmc_helper_ehash_first(struct inet_hashinfo *hashinfo, u32 bucket)

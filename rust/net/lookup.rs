@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Finding the socket of a connection.
+//! Finding the sockets of a connection.
 //!
 //! C headers: `include/net/inet_hashtables.h`, `include/net/inet6_hashtables.h`.
 
 use crate::socket::Socket;
-use core::ptr::NonNull;
+use crate::walk;
+use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use net_sys as bindings;
 use xenvmc_core::message::{
@@ -13,46 +14,38 @@ use xenvmc_core::message::{
     Tuple, //
 };
 
-/// Finds the established connection `tuple`, this end's address as the source, in the initial network namespace.
+/// Finds the sockets of the connection `tuple`, this end's address as the source, in the initial network namespace, whether or not they are
+/// bound to a device (SO_BINDTODEVICE). Mostly there is one at most; sockets that are bound to several devices may have one tuple, and one of
+/// them may be found twice. Process or softirq context.
 ///
-/// Process or softirq context. Sockets bound to a device are not found.
-pub fn find_established(tuple: &Tuple) -> Option<ARef<Socket>> {
-    // Sockets of TCP are freed after a grace period only as to their memory's type: without this the walk could leave it.
-    let _rcu = kernel::sync::rcu::read_lock();
+/// The kernel's own lookup wants the device through which a packet has come, and a request for a ring does not come through one.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub fn find_established(tuple: &Tuple) -> Result<KVec<ARef<Socket>>> {
     let (local_port, remote_port) = (tuple.src_port, tuple.dst_port.to_be());
-    // The lookup wants a packet's view: the source of what arrives is the remote end.
-    let sk = match (tuple.dst, tuple.src) {
-        (Address::V4(source), Address::V4(destination)) => {
-            // SAFETY: `init_net` lives for ever; under RCU.
-            unsafe {
-                bindings::lookup_established_v4(
-                    u32::from_ne_bytes(source),
-                    remote_port,
-                    u32::from_ne_bytes(destination),
-                    local_port,
-                )
-            }
+    // SAFETY: the table of the initial namespace lives for ever.
+    let table = unsafe { bindings::tcp_hashinfo() };
+    let bucket = match (tuple.src, tuple.dst) {
+        (Address::V4(local), Address::V4(remote)) => {
+            let [local, remote] = [local, remote].map(u32::from_ne_bytes);
+            // SAFETY: as above.
+            unsafe { bindings::ehash_bucket_v4(table, local, local_port, remote, remote_port) }
         }
-        (Address::V6(source), Address::V6(destination)) => {
-            // SAFETY: as above; the addresses are 16 bytes each.
-            unsafe {
-                bindings::lookup_established_v6(
-                    source.as_ptr().cast(),
-                    remote_port,
-                    destination.as_ptr().cast(),
-                    local_port,
-                )
-            }
+        (Address::V6(local), Address::V6(remote)) => {
+            let [local, remote] = [&local, &remote].map(|address| address.as_ptr().cast());
+            // SAFETY: as above; the addresses are 16 bytes each, aligned as bytes.
+            unsafe { bindings::ehash_bucket_v6(table, local, local_port, remote, remote_port) }
         }
-        _ => return None,
+        _ => return Ok(KVec::new()),
     };
-    let sk = NonNull::new(sk)?;
-    // SAFETY: the lookup returned it with a reference, which is ours now.
-    if !unsafe { bindings::sk_is_full(sk.as_ptr()) } {
-        // SAFETY: a request or time-wait socket, whose reference we give back as its kind wants it.
-        unsafe { bindings::sock_gen_put(sk.as_ptr()) };
-        return None;
-    }
-    // SAFETY: a full TCP socket with a reference that is ours.
-    Some(unsafe { ARef::from_raw(sk.cast()) })
+    let mut found = KVec::new();
+    // SAFETY: a bucket of this table.
+    unsafe {
+        walk::collect(table, bucket, &mut found, |socket| {
+            socket.tuple() == Some(*tuple)
+        })?
+    };
+    Ok(found)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Walking over all established connections.
+//! Walking over the table of established connections.
 //!
 //! C headers: `include/net/inet_hashtables.h`, `include/linux/rculist_nulls.h`.
 
@@ -28,12 +28,8 @@ pub fn for_each_established(mut visit: impl FnMut(&Socket)) -> Result {
     };
     let mut found = KVec::new();
     for bucket in 0..buckets {
-        for _ in 0..TRIES {
-            // SAFETY: a bucket of this table.
-            if unsafe { collect(table, bucket, &mut found)? } {
-                break;
-            }
-        }
+        // SAFETY: a bucket of this table.
+        unsafe { collect(table, bucket, &mut found, Socket::is_established)? };
         while let Some(socket) = found.pop() {
             visit(&socket);
         }
@@ -41,15 +37,41 @@ pub fn for_each_established(mut visit: impl FnMut(&Socket)) -> Result {
     Ok(())
 }
 
-/// Adds the sockets of a bucket to `found`; false = the chain changed, and some may be missing.
+/// Adds to `found` the full sockets of TCP in a bucket, in the initial network namespace, that `is_wanted`; maybe more than once, or not all
+/// if sockets are added to the bucket and removed all the time. Process or softirq context.
+///
+/// # Errors
+///
+/// `ENOMEM`.
 ///
 /// # Safety
 ///
-/// `bucket` must be one of `table`.
-unsafe fn collect(
+/// `bucket` must be one of `table`, which must live for ever.
+pub(crate) unsafe fn collect(
     table: *mut bindings::inet_hashinfo,
     bucket: u32,
     found: &mut KVec<ARef<Socket>>,
+    is_wanted: impl Fn(&Socket) -> bool,
+) -> Result {
+    for _ in 0..TRIES {
+        // SAFETY: the caller's promise.
+        if unsafe { collect_once(table, bucket, found, &is_wanted)? } {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The same in one walk; false = the chain changed, and some may be missing.
+///
+/// # Safety
+///
+/// As [`collect`].
+unsafe fn collect_once(
+    table: *mut bindings::inet_hashinfo,
+    bucket: u32,
+    found: &mut KVec<ARef<Socket>>,
+    is_wanted: &impl Fn(&Socket) -> bool,
 ) -> Result<bool> {
     // Sockets of TCP are freed after a grace period only as to their memory's type: each is looked at with a reference.
     let _rcu = kernel::sync::rcu::read_lock();
@@ -65,12 +87,12 @@ unsafe fn collect(
         // SAFETY: memory of a socket, alive or not, until there is a reference to it; a full one only then.
         unsafe {
             if bindings::sk_is_full(sk.as_ptr()) && bindings::sock_hold_not_zero(sk.as_ptr()) {
-                let is_wanted = bindings::sk_is_full(sk.as_ptr())
+                let is_of_tcp = bindings::sk_is_full(sk.as_ptr())
                     && bindings::sk_is_tcp_protocol(sk.as_ptr())
                     && bindings::sk_in_init_net(sk.as_ptr());
                 // The reference is ours, and a socket that is held stays one of its kind.
                 let socket = ARef::<Socket>::from_raw(sk.cast());
-                if is_wanted && socket.is_established() {
+                if is_of_tcp && is_wanted(&socket) {
                     found.push(socket, GFP_ATOMIC)?;
                 }
             }

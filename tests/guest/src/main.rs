@@ -124,6 +124,16 @@ fn add(fd: RawFd) -> Result<Answer, String> {
         .with("remote", ports[1]))
 }
 
+/// A new socket of TCP, bound to a device if the order names one.
+fn stream_socket(order: &Order, address: &SocketAddr) -> Result<RawFd, String> {
+    let fd = sys::socket(address).map_err(sys::name)?;
+    if let Some(device) = order.find::<String>("device") {
+        let bound = sys::bind_to_device(fd, &device);
+        bound.map_err(|errno| format!("SO_BINDTODEVICE: {}", sys::name(errno)))?;
+    }
+    Ok(fd)
+}
+
 fn socket(order: &Order) -> Result<Arc<Socket>, String> {
     let handle: u64 = order.get("socket")?;
     table()
@@ -146,13 +156,16 @@ fn obey(order: &Order) -> Result<Answer, String> {
         "hello" => Ok(Answer::default().with("pid", std::process::id())),
         "listen" => {
             let address: SocketAddr = order.get("address")?;
-            let fd = sys::socket(&address).map_err(sys::name)?;
+            let fd = stream_socket(order, &address)?;
             sys::listen(fd, &address).map_err(sys::name)?;
             add(fd)
         }
         "connect" => {
             let address: SocketAddr = order.get("address")?;
-            let fd = sys::socket(&address).map_err(sys::name)?;
+            let fd = stream_socket(order, &address)?;
+            if let Some(from) = order.find::<SocketAddr>("from") {
+                sys::bind(fd, &from).map_err(|errno| format!("bind: {}", sys::name(errno)))?;
+            }
             sys::connect(fd, &address).map_err(|errno| format!("connect: {}", sys::name(errno)))?;
             add(fd)
         }

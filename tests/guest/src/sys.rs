@@ -377,13 +377,29 @@ pub(crate) fn connect(fd: RawFd, address: &SocketAddr) -> Result<(), Errno> {
     .map(drop)
 }
 
-/// bind(2) and listen(2).
-pub(crate) fn listen(fd: RawFd, address: &SocketAddr) -> Result<(), Errno> {
+/// SO_BINDTODEVICE.
+pub(crate) fn bind_to_device(fd: RawFd, device: &str) -> Result<(), Errno> {
+    let mut name = [0u8; libc::IFNAMSIZ];
+    // The last one is zero.
+    for (to, from) in name[..libc::IFNAMSIZ - 1].iter_mut().zip(device.bytes()) {
+        *to = from;
+    }
+    set_option(fd, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name)
+}
+
+/// bind(2), with SO_REUSEADDR.
+pub(crate) fn bind(fd: RawFd, address: &SocketAddr) -> Result<(), Errno> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1i32)?;
     with_address(address, |raw, size| {
         // SAFETY: As in `connect`.
         check_int(unsafe { libc::bind(fd, raw, size) })
-    })?;
+    })
+    .map(drop)
+}
+
+/// bind(2) and listen(2).
+pub(crate) fn listen(fd: RawFd, address: &SocketAddr) -> Result<(), Errno> {
+    bind(fd, address)?;
     // SAFETY: No memory is passed.
     check_int(unsafe { libc::listen(fd, 512) }).map(drop)
 }

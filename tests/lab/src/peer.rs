@@ -213,14 +213,24 @@ impl Peer {
 
     /// Listens at an address.
     pub(crate) fn listen(self: &Arc<Self>, address: SocketAddr) -> Result<Socket> {
-        self.order(&format!("listen address={address}"))?
+        self.listen_as(address, "")
+    }
+
+    /// The same by an order that has these words.
+    pub(crate) fn listen_as(self: &Arc<Self>, address: SocketAddr, words: &str) -> Result<Socket> {
+        self.order(&format!("listen address={address} {words}"))?
             .wait()
             .map(|answer| self.socket(&answer))
     }
 
     /// Connects to an address.
     pub(crate) fn connect(self: &Arc<Self>, address: SocketAddr) -> Result<Socket> {
-        self.order(&format!("connect address={address}"))?
+        self.connect_as(address, "")
+    }
+
+    /// The same by an order that has these words.
+    pub(crate) fn connect_as(self: &Arc<Self>, address: SocketAddr, words: &str) -> Result<Socket> {
+        self.order(&format!("connect address={address} {words}"))?
             .wait()
             .map(|answer| self.socket(&answer))
     }

@@ -63,7 +63,7 @@ const DOM0_PROGRAMS: [&str; 28] = [
 ];
 
 /// Modules of a guest.
-const GUEST_MODULES: [&str; 18] = [
+const GUEST_MODULES: [&str; 19] = [
     "xen-netfront",
     "xenfs",
     "xen-evtchn",
@@ -78,6 +78,7 @@ const GUEST_MODULES: [&str; 18] = [
     "kcm",
     "dummy",
     "veth",
+    "vrf",
     "nft_ct",
     "nft_chain_nat",
     "nft_masq",

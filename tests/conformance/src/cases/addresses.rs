@@ -31,11 +31,17 @@ struct In6Ifreq {
 }
 
 /// The device of this end's address.
-fn device(end: &End) -> String {
+pub(super) fn device(end: &End) -> String {
     let ours = end.address();
     let found = getifaddrs().expect("getifaddrs").find(|entry| {
-        let address = entry.address.as_ref().and_then(|any| any.as_sockaddr_in());
-        address.is_some_and(|address| IpAddr::V4(address.ip()) == ours)
+        let any = entry.address.as_ref();
+        let v4 = any
+            .and_then(|any| any.as_sockaddr_in())
+            .map(|v4| v4.ip().into());
+        let v6 = any
+            .and_then(|any| any.as_sockaddr_in6())
+            .map(|v6| v6.ip().into());
+        v4.or(v6) == Some(ours)
     });
     found.expect("a device").interface_name
 }
@@ -96,12 +102,25 @@ fn open(
     listen: SocketAddr,
     connect: impl Fn(SocketAddr) -> SocketAddr,
 ) {
+    open_prepared(end, protocols, listen, connect, |_| {});
+}
+
+/// The same; the sockets are prepared by `prepare` before they connect, or listen.
+fn open_prepared(
+    end: &mut End,
+    protocols: [i32; 2],
+    listen: SocketAddr,
+    connect: impl Fn(SocketAddr) -> SocketAddr,
+    prepare: impl Fn(RawFd),
+) {
     if end.active {
         let address = connect(end.ask().parse().expect("an address"));
         end.fd = socket(&address, protocols[0]);
+        prepare(end.fd);
         call::connect(end.fd, &address).expect("connect");
     } else {
         let listener = socket(&listen, protocols[1]);
+        prepare(listener);
         call::listen(listener, &listen, 16).expect("listen");
         let port = call::local(listener).expect("getsockname").port();
         end.tell(SocketAddr::new(listen.ip(), port));
@@ -202,18 +221,16 @@ fn v4_and_mapped(end: &mut End) {
     use_and_end(end);
 }
 
-fn global(end: &mut End) {
-    let ours = global_v6(end);
+/// A connection between global IPv6 addresses; the sockets are prepared by `prepare` before they connect, or listen.
+fn global(end: &mut End, prepare: impl Fn(RawFd)) {
+    let ours = SocketAddr::new(global_v6(end).into(), 0);
     end.until("the address can be used", || {
-        let there = SocketAddr::new(ours.into(), 0);
-        let fd = call::socket(&there).expect("socket");
-        let bound = call::bind(fd, &there);
+        let fd = call::socket(&ours).expect("socket");
+        let bound = call::bind(fd, &ours);
         call::close(fd).expect("close");
         bound.is_ok()
     });
-    open(end, [0, 0], SocketAddr::new(ours.into(), 0), |address| {
-        address
-    });
+    open_prepared(end, [0, 0], ours, |address| address, prepare);
     end.accelerate();
     use_and_end(end);
 }
@@ -250,8 +267,15 @@ fn mptcp(end: &mut End, protocols: [i32; 2]) {
 
 fn bound_to_device(end: &mut End) {
     let device = device(end);
-    end.open(|fd| bind_to_device(fd, &device).expect("SO_BINDTODEVICE"));
+    end.establish(|fd| bind_to_device(fd, &device).expect("SO_BINDTODEVICE"));
     use_and_end(end);
+}
+
+fn bound_to_device_v6(end: &mut End) {
+    let device = device(end);
+    global(end, |fd| {
+        bind_to_device(fd, &device).expect("SO_BINDTODEVICE");
+    });
 }
 
 fn bind_to_device(fd: RawFd, device: &str) -> Result<(), Errno> {
@@ -321,6 +345,23 @@ cases! {
         bound_to_device(right);
     };
 
+    /// The same with global IPv6 addresses.
+    device_v6 bare: |left| {
+        bound_to_device_v6(left);
+    }, |right| {
+        bound_to_device_v6(right);
+    };
+
+    /// Sockets of one end that are bound to the device.
+    device_one bare: |left| {
+        let device = device(left);
+        left.establish(|fd| bind_to_device(fd, &device).expect("SO_BINDTODEVICE"));
+        use_and_end(left);
+    }, |right| {
+        right.establish(|_| {});
+        use_and_end(right);
+    };
+
     /// Multipath TCP at both ends: it stays on TCP.
     mptcp_both bare: |left| {
         mptcp(left, [libc::IPPROTO_MPTCP; 2]);
@@ -354,8 +395,8 @@ cases! {
 
     /// Global IPv6 addresses.
     v6_global bare: |left| {
-        global(left);
+        global(left, |_| {});
     }, |right| {
-        global(right);
+        global(right, |_| {});
     };
 }

@@ -33,7 +33,7 @@ const THIRD_GUEST: Machine = Machine::Guest(3);
 const SECOND: [&str; 2] = ["10.78.0.11", "10.78.0.12"];
 
 /// Those on the third ones, which only these tests have.
-const THIRD: [&str; 2] = ["10.80.0.11", "10.80.0.12"];
+pub(super) const THIRD: [&str; 2] = ["10.80.0.11", "10.80.0.12"];
 
 /// What containers and the translation of addresses need; it is built in or there are modules.
 const MODULES: &str =
@@ -81,7 +81,7 @@ fn connect(
     Pair::new(a, b, u64::from(local.port()))
 }
 
-fn ring_bytes(bench: &Bench) -> Result<u64> {
+pub(super) fn ring_bytes(bench: &Bench) -> Result<u64> {
     let sent = GUESTS.map(|guest| bench.counter(guest, "tx_bytes"));
     sent.into_iter().sum()
 }
@@ -164,7 +164,7 @@ pub(super) fn into_a_namespace(bench: &Bench) -> Result<()> {
 }
 
 /// Gives both guests a third interface, unless they have it. It stays: kernels warn when netfront's interfaces are taken away.
-fn third_interfaces(bench: &Bench) -> Result<()> {
+pub(super) fn third_interfaces(bench: &Bench) -> Result<()> {
     let bridge = "[ -e /sys/class/net/xenbr2 ] || { ip link add xenbr2 type bridge && ip link set xenbr2 up; }";
     bench.shell(Machine::Dom0, bridge)?;
     for (guest, address) in GUESTS.into_iter().zip(THIRD) {

@@ -3,6 +3,7 @@
 //! The tests, in the order in which they run.
 
 mod addresses;
+mod bound;
 mod closing;
 mod conformance;
 mod cost;
@@ -188,6 +189,10 @@ pub(crate) const ALL: &[Case] = cases![
     addresses::translated_in_dom0,
     addresses::interface_comes_and_goes,
     addresses::moves_to_another_machine,
+    bound::at_either_end,
+    bound::in_a_virtual_router,
+    bound::where_packets_arrive,
+    bound::same_addresses_and_ports,
     unload::under_load_connecting_side pv,
     unload::under_load_accepting_side,
     unload::under_load_both_sides,
