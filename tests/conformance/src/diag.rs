@@ -4,7 +4,7 @@
 
 use std::{
     fs, mem,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     ptr,
 };
 
@@ -80,16 +80,21 @@ pub(crate) struct Connection {
     pub(crate) attributes: Vec<u16>,
 }
 
-/// Asks for the connection between two IPv4 addresses of this network namespace: this end's, the other end's.
+/// Asks for the connection between two addresses of this network namespace: this end's, the other end's.
 pub(crate) fn find(ends: [SocketAddr; 2]) -> Result<Connection, Errno> {
     let answer = exchange(SOCK_DIAG_BY_FAMILY, 0, ends)?;
     let at = size_of::<libc::nlmsghdr>();
     assert!(answer.len() >= at + size_of::<Told>(), "a short answer");
     // SAFETY: It is there, and all its values are valid.
     let told: Told = unsafe { ptr::read_unaligned(answer[at..].as_ptr().cast()) };
+    let is_v4 = i32::from(told.family) == libc::AF_INET;
     let address = |bytes: [u8; 16], port: [u8; 2]| {
-        let ip = Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]);
-        SocketAddrV4::new(ip, u16::from_be_bytes(port)).into()
+        let [a, b, c, d, ..] = bytes;
+        let ip = match is_v4 {
+            true => IpAddr::from([a, b, c, d]),
+            false => IpAddr::from(bytes),
+        };
+        SocketAddr::new(ip, u16::from_be_bytes(port))
     };
     let id = told.id;
     Ok(Connection {
@@ -110,9 +115,10 @@ pub(crate) fn destroy(ends: [SocketAddr; 2]) -> Result<(), Errno> {
     exchange(SOCK_DESTROY, libc::NLM_F_ACK as u16, ends).map(drop)
 }
 
-/// The state that the line about an inode in /proc/net/tcp has; none without such a line.
+/// The state that the line about an inode in /proc/net/tcp or /proc/net/tcp6 has; none without such a line.
 pub(crate) fn state_in_proc(inode: u32) -> Option<&'static str> {
-    let text = fs::read_to_string("/proc/net/tcp").ok()?;
+    let text = ["tcp", "tcp6"].map(|file| fs::read_to_string(format!("/proc/net/{file}")));
+    let text: String = text.into_iter().flatten().collect();
     let inode = inode.to_string();
     text.lines().find_map(|line| {
         let words: Vec<_> = line.split_whitespace().collect();
@@ -129,7 +135,11 @@ fn exchange(kind: u16, flags: u16, ends: [SocketAddr; 2]) -> Result<Vec<u8>, Err
     request.header.nlmsg_len = size_of::<Request>() as u32;
     request.header.nlmsg_type = kind;
     request.header.nlmsg_flags = libc::NLM_F_REQUEST as u16 | flags;
-    request.family = libc::AF_INET as u8;
+    let family = match ours {
+        SocketAddr::V4(_) => libc::AF_INET,
+        SocketAddr::V6(_) => libc::AF_INET6,
+    };
+    request.family = family as u8;
     request.protocol = libc::IPPROTO_TCP as u8;
     request.extensions = EXTENSIONS;
     request.states = u32::MAX;
@@ -142,10 +152,10 @@ fn exchange(kind: u16, flags: u16, ends: [SocketAddr; 2]) -> Result<Vec<u8>, Err
             &mut request.id.destination_port,
         ),
     ] {
-        let SocketAddr::V4(end) = end else {
-            return Err(Errno::EAFNOSUPPORT);
-        };
-        to[..4].copy_from_slice(&end.ip().octets());
+        match end.ip() {
+            IpAddr::V4(ip) => to[..4].copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => *to = ip.octets(),
+        }
         *port = end.port().to_be_bytes();
     }
     // SAFETY: No memory is passed.

@@ -6,6 +6,7 @@ use std::os::fd::RawFd;
 
 use nix::errno::Errno;
 
+use super::addresses::device;
 use crate::{call, case::cases, end::End, thread::Caller};
 
 // These are the same on all architectures that Xen runs on; libc lacks them for some C libraries.
@@ -240,12 +241,7 @@ cases! {
 
     /// The connection is tied to the device by which it goes, to none, and to one that there is not.
     device: |left| {
-        let own = call::local(left.fd).expect("getsockname").ip();
-        let name = nix::ifaddrs::getifaddrs().expect("addresses").find_map(|found| {
-            let address = *found.address.as_ref()?.as_sockaddr_in()?;
-            (std::net::IpAddr::V4(address.ip()) == own).then_some(found.interface_name)
-        });
-        let name = name.expect("the device");
+        let name = device(left);
         for (what, device) in [("its own", name.as_str()), ("none", ""), ("unknown", "no-such-one")] {
             let result = set_text(left.fd, SOCKET, libc::SO_BINDTODEVICE, device);
             left.see(what, result);

@@ -3,7 +3,7 @@
 //! What applications see of their sockets: the same without the modules, with the module at one end, and over the ring. The
 //! cases are those of `tests/conformance`.
 
-use std::{fs, time::Duration};
+use std::{fs, net::IpAddr, time::Duration};
 
 use anyhow::{Result, ensure};
 use lab_driver::{Machine, Output};
@@ -29,9 +29,6 @@ const TIMEOUT: Duration = Duration::from_secs(900);
 /// Cases at once: most of them wait most of the time.
 const JOBS: &str = "8";
 
-/// Where guests keep what was seen.
-const RECORD: &str = "/tmp/conformance.json";
-
 /// Lines of what went wrong that are shown.
 const SHOWN: usize = 40;
 
@@ -41,10 +38,44 @@ const SETTINGS: &str = "udp=3600";
 /// What the last number of a guest's second address is more than that of the first one.
 const SECOND: u8 = 200;
 
+/// Where the records of all groups are kept, in `build/tests`: the table in Documentation/semantics.md is made from these.
+const RECORDS: &str = "conformance";
+
+/// Where those of what runs over IPv6 are, which are not in that table.
+const RECORDS_IPV6: &str = "conformance-ipv6";
+
+/// Some kinds of cases, and where they run.
+struct Group<'a> {
+    name: &'a str,
+    kinds: &'a [&'a str],
+    /// The server's address: cases use the family that it has.
+    server: IpAddr,
+    /// The directory of the records.
+    records: &'a str,
+}
+
 /// Runs the cases of a group in all three ways.
-fn conform(bench: &Bench, group: &str, kinds: &[&str]) -> Result<()> {
+fn conform(bench: &Bench, name: &str, kinds: &[&str]) -> Result<()> {
+    let group = Group {
+        name,
+        kinds,
+        server: GUEST2.address().into(),
+        records: RECORDS,
+    };
     let _second = [second(bench, GUEST1)?, second(bench, GUEST2)?];
-    with_server(bench, || three_ways(bench, group, kinds))
+    with_server(bench, || three_ways(bench, &[group]))
+}
+
+/// All cases that are not about the addresses themselves, over IPv6.
+pub(super) fn over_ipv6(bench: &Bench) -> Result<()> {
+    let groups = STREAMS.iter().map(|(name, kinds)| Group {
+        name,
+        kinds,
+        server: GUEST2.address6().into(),
+        records: RECORDS_IPV6,
+    });
+    let groups: Vec<_> = groups.collect();
+    with_server(bench, || three_ways(bench, &groups))
 }
 
 /// Gives a guest a second address, until that is dropped: cases send from it.
@@ -66,44 +97,49 @@ fn with_server(bench: &Bench, run: impl FnOnce() -> Result<()>) -> Result<()> {
     result
 }
 
-fn three_ways(bench: &Bench, group: &str, kinds: &[&str]) -> Result<()> {
+fn three_ways(bench: &Bench, groups: &[Group<'_>]) -> Result<()> {
     bench.unload_all()?;
-    one_way(bench, group, kinds, "absent")?;
+    one_way(bench, groups, "absent")?;
     bench.load_backend()?;
     bench.load(GUEST1, SETTINGS)?;
-    one_way(bench, group, kinds, "alone")?;
+    one_way(bench, groups, "alone")?;
     bench.unload(GUEST1)?;
     bench.load(GUEST2, SETTINGS)?;
     // The one that accepts.
-    one_way(bench, group, kinds, "alone")?;
+    one_way(bench, groups, "alone")?;
     bench.load(GUEST1, SETTINGS)?;
     bench.wait_peers()?;
-    one_way(bench, group, kinds, "ring")
+    for group in groups {
+        bench.wait_peer(GUEST1, &group.server.to_string())?;
+    }
+    one_way(bench, groups, "ring")
 }
 
-fn one_way(bench: &Bench, group: &str, kinds: &[&str], way: &str) -> Result<()> {
-    let address = GUEST2.address().to_string();
-    let kept = format!("/tmp/conformance-{way}.json");
-    let mut words = vec![CONFORMANCE, "run", "--server", &address, "--way", way];
-    if way == "absent" {
-        words.extend(["--record", RECORD]);
-    } else {
-        words.extend(["--expect", RECORD, "--record", &kept]);
+fn one_way(bench: &Bench, groups: &[Group<'_>], way: &str) -> Result<()> {
+    groups
+        .iter()
+        .try_for_each(|group| one_group(bench, group, way))
+}
+
+fn one_group(bench: &Bench, group: &Group<'_>, way: &str) -> Result<()> {
+    let server = group.server.to_string();
+    let [record, kept] = ["absent", way].map(|way| format!("/tmp/{}-{way}.json", group.name));
+    let mut words = vec![CONFORMANCE, "run", "--server", &server, "--way", way];
+    if way != "absent" {
+        words.extend(["--expect", &record]);
     }
-    words.extend(["--jobs", JOBS]);
-    words.extend(kinds);
+    words.extend(["--record", &kept, "--jobs", JOBS]);
+    words.extend(group.kinds);
     let output = bench
         .lab()
         .command(GUEST1, &words)
         .timeout(patience(bench.lab(), TIMEOUT))
         .run()?;
-    // The table in Documentation/semantics.md is made from these.
-    let directory = fs::canonicalize("build")?.join("tests/conformance");
+    let directory = fs::canonicalize("build")?.join("tests").join(group.records);
     fs::create_dir_all(&directory)?;
-    let file = directory.join(format!("{group}-{way}.json"));
-    let from = if way == "absent" { RECORD } else { &kept };
-    bench.lab().pull(GUEST1, from, &file)?;
-    judge(output, &format!("{group}, {way}"))
+    let file = directory.join(format!("{}-{way}.json", group.name));
+    bench.lab().pull(GUEST1, &kept, &file)?;
+    judge(output, &format!("{}, {way}", group.name))
 }
 
 /// Whether all cases have passed.
@@ -191,8 +227,16 @@ pub(super) fn taken_both_ways(bench: &Bench) -> Result<()> {
     })
 }
 
-/// A test for each group of kinds of cases, which are the files of `tests/conformance/src/cases`.
+/// A test for each group of kinds of cases, which are the files of `tests/conformance/src/cases`; and the groups, by their names, that
+/// are about connections whatever their addresses are, as `STREAMS`.
 macro_rules! groups {
+    (streams { $($stream:ident: $($of_stream:ident)*;)* } others { $($other:ident: $($of_other:ident)*;)* }) => {
+        groups! { $($stream: $($of_stream)*;)* $($other: $($of_other)*;)* }
+
+        const STREAMS: &[(&str, &[&str])] = &[
+            $((stringify!($stream), &[$(concat!(stringify!($of_stream), "::")),*]),)*
+        ];
+    };
     ($($group:ident: $($kind:ident)*;)*) => {
         $(pub(super) fn $group(bench: &Bench) -> Result<()> {
             conform(bench, stringify!($group), &[$(concat!(stringify!($kind), "::")),*])
@@ -201,13 +245,17 @@ macro_rules! groups {
 }
 
 groups! {
-    calls: calls flags messages faults splicing uring zerocopy urgent;
-    blocking: blocking nonblocking interrupted stopped threads;
-    volumes: volumes boundary wakeups;
-    readiness: readiness epoll edges sigio;
-    ends: ended ending leaving reset reuse;
-    descriptors: descriptors processes diagnosis;
-    options: options refusals takeover tuning;
-    addresses: addresses;
-    datagrams: datagrams datagram_messages datagram_options datagram_errors datagram_ipv6 datagram_uring;
+    streams {
+        calls: calls flags messages faults splicing uring zerocopy urgent;
+        blocking: blocking nonblocking interrupted stopped threads;
+        volumes: volumes boundary wakeups;
+        readiness: readiness epoll edges sigio;
+        ends: ended ending leaving reset reuse;
+        descriptors: descriptors processes diagnosis;
+        options: options refusals takeover tuning;
+    }
+    others {
+        addresses: addresses;
+        datagrams: datagrams datagram_messages datagram_options datagram_errors datagram_ipv6 datagram_uring;
+    }
 }

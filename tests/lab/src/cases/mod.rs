@@ -215,6 +215,7 @@ pub(crate) const ALL: &[Case] = cases![
     conformance::options,
     conformance::addresses,
     conformance::datagrams,
+    conformance::over_ipv6 long,
     cost::idle_rings_shrink,
     cost::thousand_connections long,
     suspend::saved_and_restored long_pv,
