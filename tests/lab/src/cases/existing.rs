@@ -2,6 +2,12 @@
 
 //! Connections that are older than a module move to the ring, whatever they are doing, and no byte is lost.
 
+mod states;
+
+pub(super) use states::{
+    half_closed, not_accepted_yet, sleeping_writers, unread_bytes, unread_bytes_read_first,
+};
+
 use anyhow::{Context, Result, ensure};
 
 use crate::{
