@@ -146,6 +146,8 @@ counters! {
     udp_handovers_exact,
     /// Flows of peers that entered a ring when a marker had come.
     udp_handovers_marked,
+    /// Flows of peers that entered a ring when neither had come for long enough.
+    udp_handovers_late,
     /// Datagrams sent through rings.
     udp_tx_datagrams,
     /// Bytes of their payloads.

@@ -29,6 +29,10 @@ pub(super) const FORGET_MS: u32 = 20_000;
 
 const SWEEPS: u32 = FORGET_MS / MS_PER_SWEEP;
 
+/// How long nothing may have come of a flow that goes to the ring while datagrams are missing, until they are taken for lost where no marker
+/// comes. Its sender holds the next ones for longer than that.
+const SILENCE_MS: i64 = 300;
+
 /// How long nothing may have come behind a marker: where a packet's size decides which of several queues it takes, as with fragments, the
 /// marker may be early.
 const QUIET_MS: i64 = 20;
@@ -93,8 +97,7 @@ impl Admission {
     /// Whether the keeper has something to do soon.
     fn is_busy(&self) -> bool {
         let is_to_say_go = matches!(self.entry, Entry::Inside) && !self.has_said_go;
-        // Whatever else is waited for asks for the keeper when it comes.
-        is_to_say_go || (self.is_marked && matches!(self.entry, Entry::Waiting(..)))
+        is_to_say_go || matches!(self.entry, Entry::Waiting(..))
     }
 }
 
@@ -106,6 +109,17 @@ enum Entry {
     Waiting(u32, Instant<Monotonic>),
     /// They come through the ring.
     Inside,
+}
+
+/// What says that nothing of a flow is on its way over the network any more.
+#[derive(Clone, Copy)]
+pub(super) enum Sign {
+    /// As many have come as were sent.
+    Count,
+    /// A marker has come.
+    Marker,
+    /// None has come for long. That is a guess.
+    Silence,
 }
 
 /// All of them.
@@ -278,8 +292,8 @@ impl Arrivals {
         }
     }
 
-    /// Puts those flows into `due` of which nothing is on its way any more, and whether their counts say so, as far as there is room. The caller waits for those that are being delivered, and then calls [`Self::enter`].
-    pub(super) fn poll_handovers(&mut self, due: &mut KVec<(u32, bool)>) {
+    /// Puts those flows into `due` of which nothing is on its way any more, and what says so, as far as there is room. The caller waits for those that are being delivered, and then calls [`Self::enter`].
+    pub(super) fn poll_handovers(&mut self, due: &mut KVec<(u32, Sign)>) {
         for (number, arrival) in self.0.iter() {
             let Some(Entry::Waiting(sent, last)) = arrival.entry() else {
                 continue;
@@ -288,9 +302,17 @@ impl Arrivals {
                 .admission
                 .as_ref()
                 .is_some_and(|admission| admission.is_marked);
-            let are_counted = arrival.seen == *sent && !arrival.is_inexact;
-            let is_due = are_counted || (is_marked && last.elapsed().as_millis() >= QUIET_MS);
-            if is_due && due.push_within_capacity((number, are_counted)).is_err() {
+            let silence = last.elapsed().as_millis();
+            let sign = if arrival.seen == *sent && !arrival.is_inexact {
+                Sign::Count
+            } else if is_marked && silence >= QUIET_MS {
+                Sign::Marker
+            } else if silence >= SILENCE_MS {
+                Sign::Silence
+            } else {
+                continue;
+            };
+            if due.push_within_capacity((number, sign)).is_err() {
                 return;
             }
         }

@@ -2,6 +2,7 @@
 
 //! What takes time: requests, probes and their answers, handovers, and whatever is due. One [`Keeper`] in the module, a work item.
 
+use super::arrivals::Sign;
 use super::flows::Wanted;
 use super::table::MS_PER_SWEEP;
 use super::{
@@ -52,7 +53,7 @@ pub(crate) struct Keeper {
     swept: Mutex<Option<Instant<Monotonic>>>,
     /// Flows that enter now. Likewise.
     #[pin]
-    due: Mutex<KVec<(u32, bool)>>,
+    due: Mutex<KVec<(u32, Sign)>>,
 }
 
 impl Keeper {
@@ -207,12 +208,13 @@ impl Keeper {
         // What was seen in the hook may not be in its socket's queue yet: whoever is delivering it has softirqs off.
         net::synchronize_packets();
         let counters = self.frontend.counters();
-        for (number, are_counted) in due.iter() {
-            let has_entered = self.datagrams().arrivals.lock().enter(*number);
-            match (has_entered, are_counted) {
-                (false, _) => {}
-                (true, true) => counters.udp_handovers_exact.inc(),
-                (true, false) => counters.udp_handovers_marked.inc(),
+        for (number, sign) in due.iter() {
+            if self.datagrams().arrivals.lock().enter(*number) {
+                match sign {
+                    Sign::Count => counters.udp_handovers_exact.inc(),
+                    Sign::Marker => counters.udp_handovers_marked.inc(),
+                    Sign::Silence => counters.udp_handovers_late.inc(),
+                }
             }
         }
         due.clear();
