@@ -278,7 +278,7 @@ pub(crate) const ALL: &[Case] = cases![
     datagrams::nothing_lost_at_entry,
     datagrams::nothing_lost_at_expiry,
     datagrams::nothing_lost_at_unload,
-    datagrams::network_in_bursts,
+    datagrams::network_in_bursts long,
     datagrams::full_ring,
     datagrams::full_ring_blocks,
     datagrams::full_ring_times_out,
