@@ -292,7 +292,8 @@ impl Arrivals {
         }
     }
 
-    /// Puts those flows into `due` of which nothing is on its way any more, and what says so, as far as there is room. The caller waits for those that are being delivered, and then calls [`Self::enter`].
+    /// Puts those flows into `due` of which nothing is on its way any more, and what says so, as far as there is room. The caller waits for
+    /// those that are being delivered, and then calls [`Self::enter`].
     pub(super) fn poll_handovers(&mut self, due: &mut KVec<(u32, Sign)>) {
         for (number, arrival) in self.0.iter() {
             let Some(Entry::Waiting(sent, last)) = arrival.entry() else {

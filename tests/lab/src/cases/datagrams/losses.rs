@@ -45,16 +45,21 @@ pub(in crate::cases) fn nothing_lost_at_entry(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the flow out of `source` has gone and come three times.
+fn wait_changes(bench: &Bench, source: Machine) -> Result<()> {
+    bench.wait("the flow has gone and come three times", || {
+        Ok(bench.counter(source, "udp_flows_left")? >= 3
+            && bench.counter(source, "udp_flows_entered")? >= 4)
+    })
+}
+
 /// A stream goes back to the network when its time is over, and comes again.
 pub(in crate::cases) fn nothing_lost_at_expiry(bench: &Bench) -> Result<()> {
     for source in GUESTS {
         bench.reload("udp=1")?;
         let flow = Flow::out_of(bench, source)?;
         let stream = Stream::start(&flow)?;
-        bench.wait("the flow has gone and come three times", || {
-            Ok(bench.counter(source, "udp_flows_left")? >= 3
-                && bench.counter(source, "udp_flows_entered")? >= 4)
-        })?;
+        wait_changes(bench, source)?;
         stream.stop_whole()?;
         // When they knew nothing of each other one may have counted more than the other; later both count the same ones.
         let reader = other(source);
@@ -78,10 +83,7 @@ pub(in crate::cases) fn network_in_bursts(bench: &Bench) -> Result<()> {
         let _bursts = Change::make(bench, source, BURSTS, "tc qdisc del dev eth0 root")?;
         let flow = Flow::out_of(bench, source)?;
         let stream = Stream::start(&flow)?;
-        bench.wait("the flow has gone and come three times", || {
-            Ok(bench.counter(source, "udp_flows_left")? >= 3
-                && bench.counter(source, "udp_flows_entered")? >= 4)
-        })?;
+        wait_changes(bench, source)?;
         stream.stop_whole()?;
         let marked = bench.counter(other(source), "udp_handovers_marked")?;
         ensure!(marked > 0, "no flow needed a marker");
