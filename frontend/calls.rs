@@ -101,6 +101,10 @@ impl Connection for Stream {
         transmit::end(&mut this.lock());
     }
 
+    fn wants_tcp(level: i32, name: i32) -> bool {
+        giveback::wants_tcp(level, name)
+    }
+
     fn option(this: &Arc<Adopted<Self>>, level: i32, name: i32) {
         giveback::before_option(this, level, name);
     }

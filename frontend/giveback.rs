@@ -353,15 +353,19 @@ const TCP_USER_TIMEOUT: (i32, i32) = (6, 18);
 /// Level and option with which an IPv6 socket becomes an IPv4 one.
 const IPV6_ADDRFORM: (i32, i32) = (41, 1);
 
+/// Whether an option is one that needs the socket as TCP made it.
+pub(crate) fn wants_tcp(level: i32, name: i32) -> bool {
+    (level == 6 && TCP_OPTIONS.contains(&name)) || (level, name) == IPV6_ADDRFORM
+}
+
 /// The application sets an option: if it is one that needs the socket as TCP made it, gives the socket back first.
 pub(crate) fn before_option(stream: &Arc<AdoptedStream>, level: i32, name: i32) {
-    let tcp = level == 6 && TCP_OPTIONS.contains(&name);
     if (level, name) == TCP_USER_TIMEOUT && stream.phase() == Phase::Active {
         if let Some(link) = &stream.watch.lock().link {
             link.channel().note_clock();
         }
     }
-    if tcp || (level, name) == IPV6_ADDRFORM {
+    if wants_tcp(level, name) {
         stream.frontend().counters().decline(Decline::Option);
         give_back(stream);
     }

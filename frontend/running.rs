@@ -131,13 +131,20 @@ impl Drop for Running {
         closing::close_all(frontend.peers());
         let registry = frontend.registry();
         registry.close();
-        while let Some(stream) = registry.first() {
-            giveback::give_back(&stream);
-        }
+        // Those that somebody else in the kernel has now (OpenVPN) get our table back from him, and then TCP's from us.
+        let give_all_back = || {
+            while let Some(stream) = registry.find(|stream| stream.is_installed()) {
+                giveback::give_back(&stream);
+            }
+        };
         let start = Instant::<Monotonic>::now();
         let mut patience = PATIENCE_S;
         let is_busy = || registry.count_alive() > 0 || net::stray_calls() > 0;
-        while is_busy() {
+        loop {
+            give_all_back();
+            if !is_busy() {
+                break;
+            }
             net::synchronize();
             if start.elapsed().as_millis() > patience * 1000 {
                 pr_warn!(

@@ -82,8 +82,11 @@ pub trait Connection: Sized + Send + Sync + 'static {
     /// The last descriptor is closed; TCP acts on it next. Here alone [`Guard::restore_at_close`] may be called.
     fn closing(this: &Arc<Adopted<Self>>);
 
-    /// A socket option is about to be set, or one that moves data to be read. The socket may be given back before TCP
-    /// looks at the option.
+    /// Whether an option wants the socket as TCP made it. Any context.
+    fn wants_tcp(level: i32, name: i32) -> bool;
+
+    /// A socket option is about to be set, or one that moves data to be read. Where [`Self::wants_tcp`] says so, the socket must be given
+    /// back before TCP looks at the option; it is not taken over again until then.
     fn option(this: &Arc<Adopted<Self>>, level: i32, name: i32);
 
     /// Whether a sockmap may take the socket, which is given back to TCP in that case. Socket locked, no sleeping.

@@ -71,6 +71,9 @@ pub fn why_not_adopt(locked: &Locked<'_>) -> Option<Decline> {
     if !tcp.contains(&proto) {
         return Some(Decline::Protocol);
     }
+    if crate::options::is_held(sk) {
+        return Some(Decline::Option);
+    }
     // SAFETY: alive and locked, in the helpers below too.
     unsafe {
         if bindings::sk_is_kernel(sk) {
@@ -163,7 +166,7 @@ pub fn needs_tcp_to_receive(socket: &crate::socket::Socket) -> Option<Decline> {
             Some(Decline::SocketFilter)
         } else if bindings::sk_has_timestamps(sk) {
             Some(Decline::Timestamps)
-        } else if bindings::sk_has_peek_offset(sk)
+        } else if has_peek_offset(socket)
             || bindings::sock_rcvlowat(sk, 0, i32::MAX) > LOW_WATER_MAX
         {
             Some(Decline::Option)
@@ -171,6 +174,12 @@ pub fn needs_tcp_to_receive(socket: &crate::socket::Socket) -> Option<Decline> {
             None
         }
     }
+}
+
+/// Whether SO_PEEK_OFF is set. Any context.
+pub fn has_peek_offset(socket: &crate::socket::Socket) -> bool {
+    // SAFETY: alive; a plain read.
+    unsafe { bindings::sk_has_peek_offset(socket.as_ptr()) }
 }
 
 /// Whether the socket's route leaves through a netfront device. Socket locked.

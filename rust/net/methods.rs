@@ -19,7 +19,11 @@ use crate::message::{
     Flags,
     Message, //
 };
-use crate::socket::Shutdown;
+use crate::options::Hold;
+use crate::socket::{
+    Shutdown,
+    Socket, //
+};
 use kernel::ffi::{
     c_int,
     c_long,
@@ -128,8 +132,21 @@ impl<C: Connection> Call<C> {
     }
 }
 
-/// Calls a method of a table; where it has none, gives the default value (nothing done, zero, false).
+/// TCP's own table. What [`replace`] replaces is the same in that of IPv6.
+fn tcp() -> *const bindings::proto {
+    &raw const bindings::tcp_prot
+}
+
+/// Calls a method of a table, or TCP's where the table is a copy of one of ours (as kTLS would make): its method is the one that calls.
+/// Where there is none, gives the default value (nothing done, zero, false).
 macro_rules! call {
+    ($connection:ident: $proto:expr, $method:ident ( $($argument:expr),* )) => {
+        match (*$proto).$method {
+            Some(method) if method as usize != $method::<$connection> as usize => method($($argument),*),
+            Some(_) => call!(tcp(), $method($($argument),*)),
+            None => Default::default(),
+        }
+    };
     ($proto:expr, $method:ident ( $($argument:expr),* )) => {
         match (*$proto).$method {
             Some(method) => method($($argument),*),
@@ -191,7 +208,7 @@ unsafe extern "C" fn sendmsg<C: Connection>(
         // SAFETY: `msg` is a message for sending, ours for the call.
         Call::Ours(adopted) => to_int(C::sendmsg(&adopted, &mut unsafe { Message::from_raw(msg) })),
         // SAFETY: the table that the socket has now, with the caller's own arguments.
-        Call::Other(proto, _stray) => unsafe { call_sendmsg(proto, sk, msg, len) },
+        Call::Other(proto, _stray) => unsafe { call!(C: proto, sendmsg(sk, msg, len)) },
     }
 }
 
@@ -215,7 +232,9 @@ unsafe extern "C" fn recvmsg<C: Connection>(
             to_int(C::recvmsg(&adopted, &mut message, flags))
         }
         // SAFETY: as in `sendmsg`.
-        Call::Other(proto, _stray) => unsafe { call_recvmsg(proto, sk, msg, len, flags) },
+        Call::Other(proto, _stray) => unsafe {
+            call!(C: proto, recvmsg(sk, msg, len, flags.as_raw()))
+        },
     }
 }
 
@@ -230,8 +249,10 @@ unsafe extern "C" fn close<C: Connection>(sk: *mut bindings::sock, timeout: c_lo
     if let Call::Ours(adopted) = &entered {
         C::closing(adopted);
     }
-    // SAFETY: a table of the socket, with the caller's own arguments.
-    unsafe { call!(entered.proto(), close(sk, timeout)) }
+    // Nobody else has a descriptor. Where the table is not ours, ours was given back a moment ago, or its owner has saved our method as
+    // the one that the socket had before (OpenVPN): TCP's is meant.
+    // SAFETY: the method of a live socket of TCP, with the caller's own arguments.
+    unsafe { call!(tcp(), close(sk, timeout)) }
 }
 
 /// A method of an adopted socket.
@@ -241,17 +262,14 @@ unsafe extern "C" fn close<C: Connection>(sk: *mut bindings::sock, timeout: c_lo
 /// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn shutdown<C: Connection>(sk: *mut bindings::sock, how: c_int) {
     // SAFETY: called with the socket lock held.
-    let proto = match unsafe { Adopted::<C>::of(sk) } {
-        Ok(adopted) => {
-            // SAFETY: `inet_shutdown` holds the socket lock.
-            let mut guard = unsafe { adopted.assume_locked() };
-            C::shutting_down(&mut guard, Shutdown::from_raw(how as u8));
-            adopted.original()
-        }
-        Err(proto) => proto,
-    };
+    if let Ok(adopted) = unsafe { Adopted::<C>::of(sk) } {
+        // SAFETY: `inet_shutdown` holds the socket lock.
+        let mut guard = unsafe { adopted.assume_locked() };
+        C::shutting_down(&mut guard, Shutdown::from_raw(how as u8));
+    }
+    // A table that is not ours has saved our method, or copied it.
     // SAFETY: as in `close`.
-    unsafe { call!(proto, shutdown(sk, how)) }
+    unsafe { call!(tcp(), shutdown(sk, how)) }
 }
 
 /// A method of an adopted socket.
@@ -267,8 +285,8 @@ unsafe extern "C" fn disconnect<C: Connection>(sk: *mut bindings::sock, flags: c
         // SAFETY: the caller holds the socket lock.
         unsafe { adopted.assume_locked() }.restore();
     }
-    // SAFETY: as in `close`.
-    unsafe { call!(entered.proto(), disconnect(sk, flags)) }
+    // SAFETY: a table of the socket, with the caller's own arguments.
+    unsafe { call!(C: entered.proto(), disconnect(sk, flags)) }
 }
 
 /// A method of an adopted socket.
@@ -280,17 +298,14 @@ unsafe extern "C" fn destroy<C: Connection>(sk: *mut bindings::sock) {
     // From `restore` on only a grace period keeps the object, and we may be preempted.
     let rcu = kernel::sync::rcu::read_lock();
     // SAFETY: the socket is dead and nobody else uses it; in an RCU read-side section.
-    let proto = match unsafe { Adopted::<C>::of(sk) } {
-        Ok(adopted) => {
-            // SAFETY: a dead socket has no descriptor, so no task is in its methods; its destroyer excludes softirqs.
-            unsafe { adopted.assume_locked() }.restore();
-            adopted.original()
-        }
-        Err(proto) => proto,
-    };
+    if let Ok(adopted) = unsafe { Adopted::<C>::of(sk) } {
+        // SAFETY: a dead socket has no descriptor, so no task is in its methods; its destroyer excludes softirqs.
+        unsafe { adopted.assume_locked() }.restore();
+    }
     drop(rcu);
+    // As in `close`; sockmap saves our method, too.
     // SAFETY: as in `close`.
-    unsafe { call!(proto, destroy(sk)) }
+    unsafe { call!(tcp(), destroy(sk)) }
 }
 
 /// A method of an adopted socket.
@@ -300,16 +315,13 @@ unsafe extern "C" fn destroy<C: Connection>(sk: *mut bindings::sock) {
 /// Only the socket layer calls it, as the method of that name in `struct proto`.
 unsafe extern "C" fn release_cb<C: Connection>(sk: *mut bindings::sock) {
     // SAFETY: called with the socket lock held, both spinlock and ownership.
-    let proto = match unsafe { Adopted::<C>::of(sk) } {
-        Ok(adopted) => {
-            // SAFETY: see above.
-            C::releasing(&mut unsafe { adopted.assume_locked() });
-            adopted.original()
-        }
-        Err(proto) => proto,
-    };
+    if let Ok(adopted) = unsafe { Adopted::<C>::of(sk) } {
+        // SAFETY: see above.
+        C::releasing(&mut unsafe { adopted.assume_locked() });
+    }
+    // The table is looked up with the lock held: one that is not ours has saved our method, or copied it.
     // SAFETY: as in `close`.
-    unsafe { call!(proto, release_cb(sk)) }
+    unsafe { call!(tcp(), release_cb(sk)) }
 }
 
 /// A method of an adopted socket.
@@ -330,7 +342,7 @@ unsafe extern "C" fn ioctl<C: Connection>(
         _ => 0,
     };
     // SAFETY: as in `close`.
-    let result = unsafe { call!(entered.proto(), ioctl(sk, command, argument)) };
+    let result = unsafe { call!(C: entered.proto(), ioctl(sk, command, argument)) };
     if result == 0 && in_ring > 0 {
         let in_ring = c_int::try_from(in_ring).unwrap_or(c_int::MAX);
         // SAFETY: the caller's buffer for the answer, which TCP has just written.
@@ -356,13 +368,21 @@ unsafe extern "C" fn setsockopt<C: Connection>(
     value: bindings::sockptr_t,
     len: c_uint,
 ) -> c_int {
+    let hold = C::wants_tcp(level, name).then(|| Hold::new(sk));
     // SAFETY: as in `sendmsg`.
-    let entered = unsafe { Call::<C>::enter(sk) };
+    let mut entered = unsafe { Call::<C>::enter(sk) };
+    if hold.is_some() && matches!(entered, Call::Other(..)) {
+        // Somebody may be taking it over who has not seen that it is held: he has the lock until he has done so.
+        // SAFETY: the socket is alive, and this is process context.
+        drop(unsafe { Socket::from_raw(sk) }.lock());
+        // SAFETY: as in `sendmsg`; the caller has a descriptor.
+        entered = unsafe { Call::<C>::enter(sk) };
+    }
     if let Call::Ours(adopted) = &entered {
         C::option(adopted, level, name);
     }
-    // SAFETY: as in `close`.
-    unsafe { call!(entered.proto(), setsockopt(sk, level, name, value, len)) }
+    // SAFETY: a table of the socket, with the caller's own arguments.
+    unsafe { call!(C: entered.proto(), setsockopt(sk, level, name, value, len)) }
 }
 
 /// A method of an adopted socket.
@@ -385,7 +405,7 @@ unsafe extern "C" fn getsockopt<C: Connection>(
         }
     }
     // SAFETY: as in `close`.
-    unsafe { call!(entered.proto(), getsockopt(sk, level, name, value, len)) }
+    unsafe { call!(C: entered.proto(), getsockopt(sk, level, name, value, len)) }
 }
 
 /// A method of an adopted socket.
@@ -417,7 +437,7 @@ unsafe extern "C" fn psock_update_sk_prot<C: Connection>(
         Err(proto) => proto,
     };
     // SAFETY: as in `close`.
-    unsafe { call!(proto, psock_update_sk_prot(sk, psock, restore)) }
+    unsafe { call!(C: proto, psock_update_sk_prot(sk, psock, restore)) }
 }
 
 /// A method of an adopted socket.
@@ -430,7 +450,7 @@ unsafe extern "C" fn sock_is_readable<C: Connection>(sk: *mut bindings::sock) ->
     match unsafe { Adopted::<C>::of(sk) } {
         Ok(adopted) => C::is_readable(&adopted),
         // SAFETY: as in `close`.
-        Err(proto) => unsafe { call!(proto, sock_is_readable(sk)) },
+        Err(proto) => unsafe { call!(C: proto, sock_is_readable(sk)) },
     }
 }
 
@@ -451,12 +471,12 @@ unsafe extern "C" fn stream_memory_free<C: Connection>(
         },
         Err(proto) => proto,
     };
-    // SAFETY: as in `close`.
+    // SAFETY: as in `setsockopt`.
     unsafe {
-        match (*proto).stream_memory_free {
-            Some(method) => method(sk, wake),
-            None => true,
+        if (*proto).stream_memory_free.is_none() {
+            return true;
         }
+        call!(C: proto, stream_memory_free(sk, wake))
     }
 }
 

@@ -49,8 +49,8 @@ unsafe impl<C: Connection> Send for Inner<C> {}
 ///
 /// # Invariants
 ///
-/// Each listed object is installed in its socket, which owns a reference to it: an object leaves the list, under the lock,
-/// before that reference can go.
+/// Each listed object is installed in its socket, or somebody else in the kernel has put a table of his own over it for a while; the socket
+/// owns a reference to it: an object leaves the list, under the lock, before that reference can go.
 #[pin_data]
 pub struct Registry<C: Connection> {
     #[pin]
@@ -134,14 +134,21 @@ impl<C: Connection> Registry<C> {
         self.inner.lock().closed = true;
     }
 
-    /// Returns some listed socket, or [`None`] when the list is empty. Process or softirq context.
-    pub fn first(&self) -> Option<Arc<Adopted<C>>> {
+    /// Returns some listed socket that `is_wanted` chooses, under the registry's lock as for [`Self::for_each`], or [`None`]. Process or
+    /// softirq context.
+    pub fn find(&self, mut is_wanted: impl FnMut(&Adopted<C>) -> bool) -> Option<Arc<Adopted<C>>> {
         let inner = self.inner.lock();
-        if inner.first.is_null() {
-            return None;
+        let mut next = inner.first;
+        while !next.is_null() {
+            // SAFETY: listed, so by the invariant an `Arc` that the socket keeps alive while we hold the lock.
+            let adopted = unsafe { ArcBorrow::from_raw(next) };
+            if is_wanted(&adopted) {
+                return Some(adopted.into());
+            }
+            // SAFETY: listed, so alive.
+            next = unsafe { (*Self::node(next)).next.cast() };
         }
-        // SAFETY: listed, so by the invariant an `Arc` that the socket keeps alive while we hold the lock.
-        Some(unsafe { ArcBorrow::from_raw(inner.first) }.into())
+        None
     }
 
     /// Returns the listed sockets that `is_wanted` chooses, under the registry's lock as for [`Self::for_each`]. Process context.

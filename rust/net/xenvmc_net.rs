@@ -30,6 +30,7 @@ mod lookup;
 mod message;
 mod methods;
 pub mod netfilter;
+mod options;
 pub mod packet;
 mod reads;
 mod registry;
@@ -48,6 +49,7 @@ pub use adopted::{
 };
 pub use eligible::{
     has_foreign_callbacks,
+    has_peek_offset,
     is_co_resident_route,
     learn_callbacks,
     needs_tcp,
