@@ -87,7 +87,9 @@ pub(crate) fn receive(
     let socket = stream.socket();
     let needs_tcp = net::needs_tcp_to_receive(socket);
     if let Some(reason) = needs_tcp {
-        if stream.phase() == Phase::Active {
+        // A peek with an offset waits for bytes behind those that are there, of which only TCP knows.
+        let is_offset = flags.any(Flags::PEEK) && net::has_peek_offset(socket);
+        if stream.phase() == Phase::Active || is_offset {
             stream.frontend().counters().decline(reason);
             giveback::give_back(stream);
         }
@@ -136,6 +138,7 @@ fn receive_some(
         ready::attempt(stream);
         // The ends /before/ the sources: what came before an end is found by this pass.
         let over = is_over(stream);
+        let arrived = socket.received_data_seq();
         let pass = match pass(stream, message, len, &mut copied, flags) {
             Ok(pass) => pass,
             Err(violation) => {
@@ -172,12 +175,8 @@ fn receive_some(
             looks_at_end += 1;
             match take_end(stream, message, flags, is_last) {
                 Ok(None) => continue,
-                Ok(Some(Err(error))) if error == EAGAIN => {
-                    if !is_over(stream) {
-                        // Somebody else was told of it.
-                        continue;
-                    }
-                }
+                // Somebody else was told of it.
+                Ok(Some(Err(error))) if error == EAGAIN => continue,
                 Ok(Some(Ok(bytes))) => return Ok(copied + bytes),
                 Ok(Some(Err(error))) => return or_copied(copied, error),
                 Err(violation) => {
@@ -208,6 +207,8 @@ fn receive_some(
         let has_mark = socket.low_water(false, usize::MAX) > 1;
         let has_more = |stream: &AdoptedStream| match copied {
             1.. if is_peek => has_more_than(stream, copied),
+            // The urgent byte cannot be peeked at.
+            _ if is_peek && socket.is_at_urgent() => socket.received_data_seq() != arrived,
             _ if has_mark && !was_full => {
                 is_readable(stream) || (has_bytes(stream) && socket.tcp_has_low_water())
             }
@@ -263,6 +264,12 @@ fn take_end(
             let is_empty = socket.received_data_seq() == socket.copied_seq();
             if !is_last && (source.bytes() > 0 || !is_empty) {
                 return Ok(None);
+            }
+            if !is_last {
+                // No byte: those of the ring that are before it may have come since.
+                let end = stream.tcp_recvmsg(message, 0, flags.with(Flags::DONTWAIT));
+                let is_empty = socket.received_data_seq() == socket.copied_seq();
+                return Ok((end.is_err() || is_empty).then_some(end));
             }
         }
     }
