@@ -24,8 +24,11 @@ use xenvmc_net::packet::Asker;
 /// Looks between two looks at the clock.
 const LOOKS_PER_CLOCK: u32 = 16;
 
-/// The longest look, in times of what is set: an answer to who sleeps is waited for as long once, so that it sleeps no more.
-const CAPS: u32 = 10;
+/// An ordinary look, in times of what is set: who answers may have to serve its clock first, which takes about one of them under emulation.
+const CAPS: u32 = 2;
+
+/// The longest look, in ordinary ones: an answer to who sleeps is waited for as long once, so that it sleeps no more.
+const LONGEST: u32 = 5;
 
 /// Later than any look could wait for, in nanoseconds.
 const NEVER: u32 = u32::MAX;
@@ -87,7 +90,7 @@ impl Answers {
                 _ => NEVER,
             };
             let mut patience = self.patience();
-            patience.handle_late(late, channel.frontend().settings().spin_ns());
+            patience.handle_late(late, cap(channel));
             self.learnt(patience);
         }
     }
@@ -105,9 +108,9 @@ impl Answers {
         if !may_look(channel) {
             return;
         }
-        let cap = channel.frontend().settings().spin_ns();
+        let cap = cap(channel);
         let mut patience = self.patience();
-        let budget = patience.budget(cap).min(cap.saturating_mul(CAPS));
+        let budget = patience.budget(cap).min(cap.saturating_mul(LONGEST));
         let lines = channel.lines();
         self.looks.fetch_add(1, Relaxed);
         let start = Instant::<Monotonic>::now();
@@ -139,4 +142,10 @@ impl Answers {
             lines.go_on_without_us(channel);
         }
     }
+}
+
+/// The length of an ordinary look, in nanoseconds.
+fn cap(channel: &Channel) -> u32 {
+    let set = channel.frontend().settings().spin_ns();
+    set.saturating_mul(CAPS)
 }
