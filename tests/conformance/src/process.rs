@@ -4,13 +4,14 @@
 
 use std::{
     io::{Read, Write},
-    os::fd::{FromRawFd, RawFd},
+    os::fd::{BorrowedFd, FromRawFd, RawFd},
     panic::{self, AssertUnwindSafe},
     sync::Mutex,
 };
 
 use anyhow::{Context, Result};
 use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::wait::waitpid,
     unistd::{ForkResult, Pid, fork},
 };
@@ -62,6 +63,21 @@ impl Playing {
                 Ok(Self { child, said: from })
             }
         }
+    }
+
+    /// Waits until one of several is about to end; returns its index.
+    pub(crate) fn first_to_end(all: &[&Self]) -> Result<usize> {
+        // SAFETY: The descriptors are open as long as `all` is borrowed.
+        let said = |one: &&Self| unsafe { BorrowedFd::borrow_raw(one.said) };
+        let mut fds: Vec<_> = all
+            .iter()
+            .map(|one| PollFd::new(said(one), PollFlags::POLLIN))
+            .collect();
+        poll(&mut fds, PollTimeout::NONE)?;
+        let is_readable = |fd: &PollFd| fd.any().unwrap_or(true);
+        fds.iter()
+            .position(is_readable)
+            .context("poll has returned, but for none")
     }
 
     /// Waits for its end; returns what `body` returned.

@@ -2,9 +2,9 @@
 
 //! The client: runs the cases, and prints KTAP.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{collections::BTreeMap, iter::Enumerate, slice::Iter};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::{
     case::Case,
@@ -32,17 +32,11 @@ pub(crate) fn run(options: &RunOptions) -> Result<bool> {
     println!("KTAP version 1\n1..{}", wanted.len());
     let mut seen = BTreeMap::new();
     let mut all_well = true;
-    let mut rest = wanted.iter();
-    let mut under_way = VecDeque::new();
+    let mut ended = Ended::of(options, &wanted);
     for (index, (case, left_is_active)) in wanted.iter().enumerate() {
-        let next = rest
-            .by_ref()
-            .take(usize::from(options.jobs) - under_way.len());
-        under_way.extend(next.map(|(case, left_is_active)| start(options, case, *left_is_active)));
         let end = if *left_is_active { "left" } else { "right" };
         let name = format!("{}/{end}_connects", case.name());
-        let playing = under_way.pop_front().context("as many as were wanted")?;
-        let entry = entry(playing.and_then(Playing::wait), *left_is_active);
+        let entry = entry(ended.take(index), *left_is_active);
         let mut problems = entry.failures();
         if let Some(expected) = &expected {
             match expected.cases.get(&name) {
@@ -61,6 +55,54 @@ pub(crate) fn run(options: &RunOptions) -> Result<bool> {
         Record { way, cases: seen }.write(path)?;
     }
     Ok(all_well)
+}
+
+/// What cases have come to, which play as many at once as is asked for: one that takes long holds up none behind it.
+struct Ended<'a> {
+    options: &'a RunOptions,
+    /// Those that have not begun, in order, and whether the left end connects.
+    rest: Enumerate<Iter<'a, (&'static Case, bool)>>,
+    under_way: Vec<(usize, Playing)>,
+    ended: BTreeMap<usize, Result<[Outcome; 2]>>,
+}
+
+impl<'a> Ended<'a> {
+    /// Those of all `wanted` cases.
+    fn of(options: &'a RunOptions, wanted: &'a [(&'static Case, bool)]) -> Self {
+        Self {
+            options,
+            rest: wanted.iter().enumerate(),
+            under_way: Vec::new(),
+            ended: BTreeMap::new(),
+        }
+    }
+
+    /// What the case at `index` has come to: waits for its end.
+    fn take(&mut self, index: usize) -> Result<[Outcome; 2]> {
+        loop {
+            self.fill();
+            if let Some(outcomes) = self.ended.remove(&index) {
+                return outcomes;
+            }
+            let playing: Vec<_> = self.under_way.iter().map(|(_, playing)| playing).collect();
+            let at = Playing::first_to_end(&playing)?;
+            let (index, playing) = self.under_way.swap_remove(at);
+            self.ended.insert(index, playing.wait());
+        }
+    }
+
+    /// Begins as many as may play at once.
+    fn fill(&mut self) {
+        while self.under_way.len() < usize::from(self.options.jobs) {
+            let Some((index, (case, left_is_active))) = self.rest.next() else {
+                return;
+            };
+            match start(self.options, case, *left_is_active) {
+                Ok(playing) => self.under_way.push((index, playing)),
+                Err(error) => drop(self.ended.insert(index, Err(error))),
+            }
+        }
+    }
 }
 
 /// Begins a case.

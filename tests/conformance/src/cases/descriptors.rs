@@ -223,20 +223,34 @@ cases! {
 
     /// A peek at an offset sleeps until there is something.
     peek_offset_waits: |left| {
-        left.send(b"0123", 0);
-        left.meet();
-        left.send(b"4567", 0);
-        left.meet();
+        sends_to_a_peek(left);
     }, |right| {
-        right.arrived(4);
-        set_peek_off(right, 0);
-        right.recv(4, libc::MSG_PEEK);
-        let fd = right.fd;
-        let caller = Caller::asleep(move || call::recv(fd, 4, libc::MSG_PEEK));
-        right.meet();
-        right.see("peek", caller.join());
-        right.recv(8, libc::MSG_WAITALL);
-        right.meet();
+        peeks_at_an_offset(right, 4, libc::MSG_PEEK);
+    };
+
+    /// The same where nothing else has gone through the connection.
+    peek_offset_waits_at_first bare: |left| {
+        left.open(|_| {});
+        sends_to_a_peek(left);
+    }, |right| {
+        right.open(|_| {});
+        peeks_at_an_offset(right, 4, libc::MSG_PEEK);
+    };
+
+    /// A peek at an offset sleeps until there is as much as it wants.
+    peek_offset_waits_for_all: |left| {
+        sends_to_a_peek(left);
+    }, |right| {
+        peeks_at_an_offset(right, 2, libc::MSG_PEEK | libc::MSG_WAITALL);
+    };
+
+    /// The same where nothing else has gone through the connection.
+    peek_offset_waits_for_all_at_first bare: |left| {
+        left.open(|_| {});
+        sends_to_a_peek(left);
+    }, |right| {
+        right.open(|_| {});
+        peeks_at_an_offset(right, 2, libc::MSG_PEEK | libc::MSG_WAITALL);
     };
 
     /// Flags and owner of the file.
@@ -379,4 +393,26 @@ fn set_peek_off(end: &mut End, value: i32) {
 fn with_number(fd: RawFd, request: libc::Ioctl, mut value: i32) -> Result<(), Errno> {
     // SAFETY: `value` is valid for reads of the number that these requests take.
     Errno::result(unsafe { libc::ioctl(fd, request, &raw mut value) }).map(drop)
+}
+
+/// Sends four bytes, and four more when the other end sleeps.
+fn sends_to_a_peek(end: &mut End) {
+    end.send(b"0123", 0);
+    end.meet();
+    end.send(b"4567", 0);
+    end.meet();
+}
+
+/// Peeks at so many bytes of the first four, and at four more.
+fn peeks_at_an_offset(end: &mut End, first: usize, flags: i32) {
+    end.arrived(4);
+    set_peek_off(end, 0);
+    end.recv(first, flags);
+    let fd = end.fd;
+    let caller = Caller::asleep(move || call::recv(fd, 4, flags));
+    end.meet();
+    end.see("peek", caller.join());
+    peek_off(end);
+    end.recv(8, libc::MSG_WAITALL);
+    end.meet();
 }

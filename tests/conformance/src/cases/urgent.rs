@@ -51,6 +51,23 @@ cases! {
         right.meet();
     };
 
+    /// A peek where nothing but an urgent byte is unread sleeps until more comes.
+    urgent_peeked: |left| {
+        left.send(b"X", libc::MSG_OOB);
+        left.meet();
+        left.send(b"abc", 0);
+        left.meet();
+    }, |right| {
+        right.polled(libc::EPOLLPRI);
+        let fd = right.fd;
+        let caller = Caller::asleep(move || call::recv(fd, 10, libc::MSG_PEEK));
+        right.meet();
+        right.see("peek", caller.join());
+        right.recv(1, libc::MSG_OOB);
+        right.recv(10, 0);
+        right.meet();
+    };
+
     /// SO_OOBINLINE: the urgent byte is among the others, and reads end before it.
     urgent_inline: |left| {
         left.meet();

@@ -213,12 +213,12 @@ fn run_on_ring(bench: &Bench, more: &[&str], what: &str) -> Result<()> {
 }
 
 /// Connections of which somebody in the kernel takes this end or the other, several at once: no guest waits for the other to give one back
-/// while that one waits for it to give back another.
+/// while that one waits for it to give back another, and what kTLS gets is not taken over again at that moment, as its other end asks for it.
 pub(super) fn taken_both_ways(bench: &Bench) -> Result<()> {
     let before = bench.resets()?;
     with_server(bench, || {
         for _ in 0..TAKEN_TIMES {
-            let words = ["--jobs", JOBS, "takeover::multiplexor"];
+            let words = ["--jobs", JOBS, "takeover::multiplexor", "takeover::tls"];
             run_on_ring(bench, &words, "taken both ways")?;
         }
         let resets = bench.resets()? - before;
