@@ -113,7 +113,7 @@ fn receive_some(
     let target = socket.low_water(flags.any(Flags::WAITALL), len);
     let mut timeout = socket.receive_timeout(flags.any(Flags::DONTWAIT));
     let (mut copied, mut was_full) = (0, false);
-    let mut looks_at_end = 0;
+    let mut looks_at_end = 0_u32;
     let received = stream.received.load(Relaxed);
     let has_used_ring = |stream: &AdoptedStream| stream.received.load(Relaxed) != received;
     let or_copied = |copied: usize, error: Error| match copied {
@@ -171,12 +171,16 @@ fn receive_some(
         }
         if over {
             // Nothing came before the end: TCP knows which it is.
-            let is_last = looks_at_end == LOOKS_AT_END;
-            looks_at_end += 1;
+            let is_last = looks_at_end >= LOOKS_AT_END;
+            looks_at_end = looks_at_end.saturating_add(1);
             match take_end(stream, message, flags, is_last) {
                 Ok(None) => continue,
-                // Somebody else was told of it.
-                Ok(Some(Err(error))) if error == EAGAIN => continue,
+                // Somebody else was told of it; or it lies behind an urgent byte, and a signal is to be seen to first.
+                Ok(Some(Err(error))) if error == EAGAIN => {
+                    if !is_over(stream) {
+                        continue;
+                    }
+                }
                 Ok(Some(Ok(bytes))) => return Ok(copied + bytes),
                 Ok(Some(Err(error))) => return or_copied(copied, error),
                 Err(violation) => {

@@ -157,6 +157,10 @@ impl Drop for Running {
         }
         // Channels of guests that are gone, and those that were just closed, end by their own work items.
         while frontend.channels().load(Relaxed) > 0 {
+            // One whose upkeep waited for a program's call all the time has not been told yet.
+            frontend
+                .peers()
+                .for_each_channel(|_, channel| closing::try_begin(channel));
             fsleep(Delta::from_millis(2));
             if start.elapsed().as_millis() > patience * 1000 {
                 pr_warn!(

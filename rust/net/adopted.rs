@@ -183,7 +183,7 @@ impl<C: Connection> Adopted<C> {
         Ok(adopted)
     }
 
-    /// Finds what a socket was taken over with.
+    /// Finds what a socket was taken over with, or the table whose methods are meant instead of ours.
     ///
     /// # Safety
     ///
@@ -198,7 +198,8 @@ impl<C: Connection> Adopted<C> {
             unsafe { core::ptr::addr_of!((*sk).__sk_common.skc_prot).read_volatile() };
         // SAFETY: a valid table, by the kernel's rules or our invariant.
         if !unsafe { methods::is_ours::<C>(proto) } {
-            return Err(proto);
+            // SAFETY: see above.
+            return Err(unsafe { methods::meant::<C>(proto) });
         }
         // SAFETY: only `install` makes tables with these methods, inside an `Adopted<C>` that lives in an `Arc` and
         // outlives the section that the caller is in.

@@ -137,16 +137,23 @@ fn tcp() -> *const bindings::proto {
     &raw const bindings::tcp_prot
 }
 
-/// Calls a method of a table, or TCP's where the table is a copy of one of ours (as kTLS would make): its method is the one that calls.
-/// Where there is none, gives the default value (nothing done, zero, false).
+/// Returns the table that is meant when a method of ours is called for a socket that has `proto`, which is not ours: TCP's where that is
+/// a copy of one of ours, as kTLS would make, whose methods call us.
+///
+/// # Safety
+///
+/// `proto` must point at a valid table.
+pub(crate) unsafe fn meant<C: Connection>(proto: *const bindings::proto) -> *const bindings::proto {
+    let ours: unsafe extern "C" fn(*mut bindings::sock) = destroy::<C>;
+    // SAFETY: valid by the caller's promise.
+    match unsafe { (*proto).destroy } {
+        Some(found) if found as usize == ours as usize => tcp(),
+        _ => proto,
+    }
+}
+
+/// Calls a method of a table; where it has none, gives the default value (nothing done, zero, false).
 macro_rules! call {
-    ($connection:ident: $proto:expr, $method:ident ( $($argument:expr),* )) => {
-        match (*$proto).$method {
-            Some(method) if method as usize != $method::<$connection> as usize => method($($argument),*),
-            Some(_) => call!(tcp(), $method($($argument),*)),
-            None => Default::default(),
-        }
-    };
     ($proto:expr, $method:ident ( $($argument:expr),* )) => {
         match (*$proto).$method {
             Some(method) => method($($argument),*),
@@ -208,7 +215,7 @@ unsafe extern "C" fn sendmsg<C: Connection>(
         // SAFETY: `msg` is a message for sending, ours for the call.
         Call::Ours(adopted) => to_int(C::sendmsg(&adopted, &mut unsafe { Message::from_raw(msg) })),
         // SAFETY: the table that the socket has now, with the caller's own arguments.
-        Call::Other(proto, _stray) => unsafe { call!(C: proto, sendmsg(sk, msg, len)) },
+        Call::Other(proto, _stray) => unsafe { call_sendmsg(proto, sk, msg, len) },
     }
 }
 
@@ -232,9 +239,7 @@ unsafe extern "C" fn recvmsg<C: Connection>(
             to_int(C::recvmsg(&adopted, &mut message, flags))
         }
         // SAFETY: as in `sendmsg`.
-        Call::Other(proto, _stray) => unsafe {
-            call!(C: proto, recvmsg(sk, msg, len, flags.as_raw()))
-        },
+        Call::Other(proto, _stray) => unsafe { call_recvmsg(proto, sk, msg, len, flags) },
     }
 }
 
@@ -246,13 +251,19 @@ unsafe extern "C" fn recvmsg<C: Connection>(
 unsafe extern "C" fn close<C: Connection>(sk: *mut bindings::sock, timeout: c_long) {
     // SAFETY: as in `sendmsg`.
     let entered = unsafe { Call::<C>::enter(sk) };
-    if let Call::Ours(adopted) = &entered {
-        C::closing(adopted);
-    }
-    // Nobody else has a descriptor. Where the table is not ours, ours was given back a moment ago, or its owner has saved our method as
-    // the one that the socket had before (OpenVPN): TCP's is meant.
-    // SAFETY: the method of a live socket of TCP, with the caller's own arguments.
-    unsafe { call!(tcp(), close(sk, timeout)) }
+    let proto = match &entered {
+        Call::Ours(adopted) => {
+            C::closing(adopted);
+            adopted.original()
+        }
+        // It has entered a sockmap a moment ago, which calls TCP's when its own work has ended.
+        // SAFETY: alive; a plain read.
+        Call::Other(proto, _) if unsafe { bindings::sk_has_psock(sk) } => *proto,
+        // Ours was given back a moment ago, or its owner has saved our method as the one that the socket had before (OpenVPN).
+        Call::Other(..) => tcp(),
+    };
+    // SAFETY: a table of the socket, or TCP's, with the caller's own arguments.
+    unsafe { call!(proto, close(sk, timeout)) }
 }
 
 /// A method of an adopted socket.
@@ -286,7 +297,7 @@ unsafe extern "C" fn disconnect<C: Connection>(sk: *mut bindings::sock, flags: c
         unsafe { adopted.assume_locked() }.restore();
     }
     // SAFETY: a table of the socket, with the caller's own arguments.
-    unsafe { call!(C: entered.proto(), disconnect(sk, flags)) }
+    unsafe { call!(entered.proto(), disconnect(sk, flags)) }
 }
 
 /// A method of an adopted socket.
@@ -342,7 +353,7 @@ unsafe extern "C" fn ioctl<C: Connection>(
         _ => 0,
     };
     // SAFETY: as in `close`.
-    let result = unsafe { call!(C: entered.proto(), ioctl(sk, command, argument)) };
+    let result = unsafe { call!(entered.proto(), ioctl(sk, command, argument)) };
     if result == 0 && in_ring > 0 {
         let in_ring = c_int::try_from(in_ring).unwrap_or(c_int::MAX);
         // SAFETY: the caller's buffer for the answer, which TCP has just written.
@@ -354,6 +365,29 @@ unsafe extern "C" fn ioctl<C: Connection>(
         };
     }
     result
+}
+
+/// Enters a method for an option. One that wants the socket as TCP made it holds it, so that it is not taken over before TCP has looked at
+/// the option.
+///
+/// # Safety
+///
+/// As [`Adopted::of`], in process context with no lock held.
+unsafe fn enter_for_option<C: Connection>(
+    sk: *mut bindings::sock,
+    wants_tcp: bool,
+) -> (Call<C>, Option<Hold>) {
+    let hold = wants_tcp.then(|| Hold::new(sk));
+    // SAFETY: the caller's promise.
+    let mut entered = unsafe { Call::<C>::enter(sk) };
+    if wants_tcp && matches!(entered, Call::Other(..)) {
+        // Somebody may be taking it over who has not seen that it is held: he has the lock until he has done so.
+        // SAFETY: the socket is alive, and this is process context.
+        drop(unsafe { Socket::from_raw(sk) }.lock());
+        // SAFETY: the caller has a descriptor.
+        entered = unsafe { Call::<C>::enter(sk) };
+    }
+    (entered, hold)
 }
 
 /// A method of an adopted socket.
@@ -368,21 +402,13 @@ unsafe extern "C" fn setsockopt<C: Connection>(
     value: bindings::sockptr_t,
     len: c_uint,
 ) -> c_int {
-    let hold = C::wants_tcp(level, name).then(|| Hold::new(sk));
-    // SAFETY: as in `sendmsg`.
-    let mut entered = unsafe { Call::<C>::enter(sk) };
-    if hold.is_some() && matches!(entered, Call::Other(..)) {
-        // Somebody may be taking it over who has not seen that it is held: he has the lock until he has done so.
-        // SAFETY: the socket is alive, and this is process context.
-        drop(unsafe { Socket::from_raw(sk) }.lock());
-        // SAFETY: as in `sendmsg`; the caller has a descriptor.
-        entered = unsafe { Call::<C>::enter(sk) };
-    }
+    // SAFETY: called by the socket layer as a method of the live socket `sk`.
+    let (entered, _hold) = unsafe { enter_for_option::<C>(sk, C::wants_tcp(level, name)) };
     if let Call::Ours(adopted) = &entered {
         C::option(adopted, level, name);
     }
     // SAFETY: a table of the socket, with the caller's own arguments.
-    unsafe { call!(C: entered.proto(), setsockopt(sk, level, name, value, len)) }
+    unsafe { call!(entered.proto(), setsockopt(sk, level, name, value, len)) }
 }
 
 /// A method of an adopted socket.
@@ -397,15 +423,17 @@ unsafe extern "C" fn getsockopt<C: Connection>(
     value: *mut kernel::ffi::c_char,
     len: *mut c_int,
 ) -> c_int {
-    // SAFETY: as in `sendmsg`.
-    let entered = unsafe { Call::<C>::enter(sk) };
+    let wants_tcp =
+        level == bindings::SOL_TCP as i32 && name == bindings::TCP_ZEROCOPY_RECEIVE as i32;
+    // SAFETY: as in `setsockopt`.
+    let (entered, _hold) = unsafe { enter_for_option::<C>(sk, wants_tcp) };
     if let Call::Ours(adopted) = &entered {
-        if level == bindings::SOL_TCP as i32 && name == bindings::TCP_ZEROCOPY_RECEIVE as i32 {
+        if wants_tcp {
             C::option(adopted, level, name);
         }
     }
     // SAFETY: as in `close`.
-    unsafe { call!(C: entered.proto(), getsockopt(sk, level, name, value, len)) }
+    unsafe { call!(entered.proto(), getsockopt(sk, level, name, value, len)) }
 }
 
 /// A method of an adopted socket.
@@ -437,7 +465,7 @@ unsafe extern "C" fn psock_update_sk_prot<C: Connection>(
         Err(proto) => proto,
     };
     // SAFETY: as in `close`.
-    unsafe { call!(C: proto, psock_update_sk_prot(sk, psock, restore)) }
+    unsafe { call!(proto, psock_update_sk_prot(sk, psock, restore)) }
 }
 
 /// A method of an adopted socket.
@@ -450,7 +478,7 @@ unsafe extern "C" fn sock_is_readable<C: Connection>(sk: *mut bindings::sock) ->
     match unsafe { Adopted::<C>::of(sk) } {
         Ok(adopted) => C::is_readable(&adopted),
         // SAFETY: as in `close`.
-        Err(proto) => unsafe { call!(C: proto, sock_is_readable(sk)) },
+        Err(proto) => unsafe { call!(proto, sock_is_readable(sk)) },
     }
 }
 
@@ -473,10 +501,10 @@ unsafe extern "C" fn stream_memory_free<C: Connection>(
     };
     // SAFETY: as in `setsockopt`.
     unsafe {
-        if (*proto).stream_memory_free.is_none() {
-            return true;
+        match (*proto).stream_memory_free {
+            Some(method) => method(sk, wake),
+            None => true,
         }
-        call!(C: proto, stream_memory_free(sk, wake))
     }
 }
 
