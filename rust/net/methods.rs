@@ -61,17 +61,26 @@ pub(crate) fn mark(proto: *mut bindings::proto) {
     unsafe { (*proto).node.next = proto.cast() };
 }
 
-/// Whether a table is one that [`replace`] made, and not a copy of one that somebody else (kTLS) made.
+/// Whether a table is one that [`replace`] made, or a copy of one that somebody else (kTLS) made.
+///
+/// # Safety
+///
+/// `proto` must point at a valid table.
+unsafe fn has_our_methods<C: Connection>(proto: *const bindings::proto) -> bool {
+    let ours: unsafe extern "C" fn(*mut bindings::sock) = destroy::<C>;
+    // SAFETY: valid by the caller's promise.
+    unsafe { (*proto).destroy }.is_some_and(|found| found as usize == ours as usize)
+}
+
+/// Whether a table is one that [`replace`] made, and not a copy of it.
 ///
 /// # Safety
 ///
 /// `proto` must point at a valid table.
 pub(crate) unsafe fn is_ours<C: Connection>(proto: *const bindings::proto) -> bool {
-    let ours: unsafe extern "C" fn(*mut bindings::sock) = destroy::<C>;
     // SAFETY: valid by the caller's promise.
-    let (destroy, mark) = unsafe { ((*proto).destroy, (*proto).node.next) };
-    destroy.is_some_and(|found| found as usize == ours as usize)
-        && core::ptr::eq(mark.cast(), proto)
+    let (has_our_methods, mark) = unsafe { (has_our_methods::<C>(proto), (*proto).node.next) };
+    has_our_methods && core::ptr::eq(mark.cast(), proto)
 }
 
 /// Calls in progress that entered by a table of ours and found the socket given back: nothing else tells of them.
@@ -144,11 +153,10 @@ fn tcp() -> *const bindings::proto {
 ///
 /// `proto` must point at a valid table.
 pub(crate) unsafe fn meant<C: Connection>(proto: *const bindings::proto) -> *const bindings::proto {
-    let ours: unsafe extern "C" fn(*mut bindings::sock) = destroy::<C>;
     // SAFETY: valid by the caller's promise.
-    match unsafe { (*proto).destroy } {
-        Some(found) if found as usize == ours as usize => tcp(),
-        _ => proto,
+    match unsafe { has_our_methods::<C>(proto) } {
+        true => tcp(),
+        false => proto,
     }
 }
 
